@@ -66,7 +66,7 @@ class Printer(TorchPrinter):
         base = self._print(expr.base)
         if expr.exp == sp.S.Half:
             return f"sqrt(_number({base}))"
-        return f"(_number({base})**{self._print(expr.exp)})"
+        return f"(_number({base})**({self._print(expr.exp)}))"
 
     def _print_atan2(self, expr):
         up, along = (f"_number({self._print(arg)})" for arg in expr.args)

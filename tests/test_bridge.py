@@ -146,6 +146,33 @@ def test_rational_expressions_agree_with_evalf(expr, p, q):
     assert abs(value.item() - float(exact.evalf(30))) <= 1e-12 * float(1 + size)
 
 
+@settings(max_examples=60, deadline=None)
+@given(expressions, expressions, points, points)
+def test_compound_exponents_agree_with_evalf(base, exponent, p, q):
+    """A positive base to the power of any expression, and that in a quotient."""
+    at = {x: sp.Rational(p), y: sp.Rational(q)}
+    for expr in ((1 + base**2) ** exponent, x / (2 + base**2) ** (-exponent - 1)):
+        assume(max(abs(e.evalf(30, subs=at)) for e in (base, exponent)) < 20)
+        exact = float(expr.evalf(30, subs=at))
+        assume(1e-20 < abs(exact) < 1e20)
+        assert evaluate(expr, {x: p, y: q}).item() == pytest.approx(exact, rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "expr, truth",
+    [
+        (x ** (y + 1), 27.0),
+        (x ** (-y - 1), 1 / 27),
+        (x ** (2 * y), 81.0),
+        (x ** (y / 2), 3.0),
+        (2 ** (-y), 0.25),
+        ((1 + x) ** (-y / 2), 0.25),
+    ],
+)
+def test_the_whole_exponent_is_meant(expr, truth):
+    assert evaluate(expr, {x: 3.0, y: 2.0}).item() == pytest.approx(truth)
+
+
 # --- shapes, dtypes, devices -------------------------------------------------------
 
 
