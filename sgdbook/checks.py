@@ -81,7 +81,8 @@ def mean(
     at : dict
         Values of its symbols.
     controls : dict of str to sympy.Expr or HighPrecision
-        Name to a plausible wrong expression, evaluated at the same values.
+        Name to a plausible wrong expression, evaluated at the same values; 0 for "no
+        such effect", beside a nearer one.
     label : str
         What was estimated.
     seed : int
@@ -141,7 +142,7 @@ def mean(
     spread = float(data.std())
     rejected = _reject(
         controls,
-        lambda wrong, what: _scalar(wrong, at, what),
+        lambda wrong, what: (0.0, "0") if _nothing(wrong) else _scalar(wrong, at, what),
         measure=lambda wrong: (found - wrong) / stderr,
         unit="z",
         least=Z_CONTROL,
@@ -237,6 +238,8 @@ def compare(
         return off / rtol if rtol else (math.inf if off else 0.0)
 
     def evaluate_control(wrong, what):
+        if _nothing(wrong):
+            return torch.zeros_like(target), "0"
         value, text = _value(wrong, at, what)
         if value.shape != target.shape:
             raise CheckError(
@@ -390,6 +393,11 @@ def _value(expected, at, what) -> tuple[torch.Tensor, str]:
             f"the {what} from {shorten(expected)} is not finite. Look at its values."
         )
     return value, shorten(expected)
+
+
+def _nothing(control) -> bool:
+    """Tell the control that there is no effect at all: zero needs no derivation."""
+    return isinstance(control, int | sp.Integer) and control == 0
 
 
 def _is_derived(expr) -> bool:

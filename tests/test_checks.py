@@ -647,3 +647,19 @@ def test_values_may_live_on_a_gpu():
     values = torch.ones(3, dtype=torch.float64, device="cuda")
     controls = {"cube": mu**3 * 2}
     assert compare(values, mu**2, at={mu: values}, controls=controls, rtol=1e-12)
+
+
+def test_no_effect_is_a_control_beside_a_nearer_one():
+    samples = 1 + 0.1 * torch.randn(
+        100, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    mu = sp.Symbol("mu", real=True)
+    found = mean(samples, mu, at={mu: 1.0}, controls={"none": 0, "twice": 2 * mu})
+    assert [c["expression"] for c in found.controls] == ["0", "2*mu"]
+    with pytest.raises(CheckError, match="every control is more than a factor 4 off"):
+        mean(samples, mu, at={mu: 1.0}, controls={"none": sp.S.Zero})
+    two = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    found = compare(
+        two, mu, at={mu: two}, controls={"none": 0, "twice": 2 * mu}, rtol=1e-12
+    )
+    assert found.controls[0]["rejected"]
