@@ -107,6 +107,7 @@ def test_network_steps_are_those_of_the_optimiser():
     process = SGD.of_network(
         model, CROSS_ENTROPY, z, targets, learning_rate=0.3, batch_size=2
     )
+    assert process.dimension == len(start)
     found = run(process, start, 3, 5).states
     assert torch.equal(nets.flatten(model), start)
     batches = list(itertools.islice(process.batches(3, generator(1, "cpu")), 5))
@@ -129,7 +130,7 @@ def test_schedule_of_learning_rates():
     mean = float(H.mean())
     truth = (1 - mean) * (1 - mean / 2) * (1 - mean / 3)
     assert found.states[0, 0] == pytest.approx(truth)
-    assert "η(k)" in repr(process)
+    assert repr(process) == "SGD(N = 3, b = 3, η(k), sampling 'epochs')"
 
 
 @pytest.mark.parametrize(
@@ -160,7 +161,9 @@ def test_more_doors():
         SGD.of_loss(h[k] * X[k] * x, x, k, {h: H, X: H[:2]}, learning_rate=0.1)
     with pytest.raises(ValueError, match=r"h\[2\] cannot be taken from data"):
         SGD.of_loss(h[2] * x, x, k, {h: H}, learning_rate=0.1)
-    with pytest.raises(ValueError, match="Give one index an axis"):
+    with pytest.raises(
+        ValueError, match="has 1 indices, its data shape .* Give one index an axis"
+    ):
         SGD.of_loss(h[k] * x, x, k, {h: POINTS}, learning_rate=0.1)
 
 

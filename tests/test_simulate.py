@@ -85,6 +85,14 @@ def test_a_product_is_as_good_as_a_matrix():
     torch.testing.assert_close(run(matrix).states, run(product).states)
 
 
+def test_a_product_depends_on_the_state():
+    matrix = Process(lambda x: -x, lambda x: 1 + x**2, dimension=2)
+    product = Process(
+        lambda x: -x, lambda x, xi: (1 + x**2) * xi, dimension=2, noise_dimension=2
+    )
+    torch.testing.assert_close(run(matrix).states, run(product).states)
+
+
 def test_one_amplitude_for_all_coordinates():
     one = Process(lambda x: -x, lambda x: 1 + x[:, :1] ** 2, dimension=3)
     many = Process(
@@ -129,9 +137,28 @@ def test_explosion_is_named():
         run(process, start, paths=None, steps=100)
 
 
+def test_explosion_shows_where_it_came_from():
+    process = Process(lambda x: x * math.inf, 0.0, dimension=5)
+    start = torch.full((1, 5), 1.25, dtype=torch.float64)
+    with pytest.raises(
+        SimulationError, match=r"at step 1, from \[1.25, 1.25, 1.25, 1.25\]\.\.\. The"
+    ):
+        run(process, start, paths=None)
+    with pytest.raises(SimulationError, match=r"at step 1, from \[1.25\]\. The"):
+        run(Process(lambda x: x * math.inf, 0.0, dimension=1), start[:, :1], paths=None)
+
+
 def test_observable_that_is_not_finite_is_named():
-    with pytest.raises(SimulationError, match="observable 'log' is infinite or NaN"):
-        run(ornstein_uhlenbeck(), observables={"log": lambda x: x[:, 0].log()})
+    start = torch.tensor([[1.0], [0.0], [0.0]], dtype=torch.float64)
+    with pytest.raises(
+        SimulationError, match="observable 'log' is infinite or NaN on path 1, whose"
+    ):
+        run(
+            ornstein_uhlenbeck(),
+            start,
+            paths=None,
+            observables={"log": lambda x: x[:, 0].log()},
+        )
 
 
 @pytest.mark.parametrize(
