@@ -400,9 +400,10 @@ def _require_finite(x, step, before, length):
             f"start must be finite; path {path} is {x[path].tolist()}. Look at where "
             "it was made."
         )
-    last = [float(f"{v:.3g}") for v in before[path, :4].tolist()]
+    last = [f"{v:.3g}" for v in before[path, :4].tolist()]
+    last += ["..."] if x.shape[1] > 4 else []
     raise SimulationError(
         f"path {path} of {len(x)} became infinite or NaN at step {step}, from "
-        f"{last}{'...' if x.shape[1] > 4 else ''}. The likely cause is the step "
-        f"{length:g}: it is too large for the drift there. Lower it, or start closer."
+        f"({', '.join(last)}). The likely cause is the step {length:g}: it is too "
+        "large for the drift there. Lower it, or start closer."
     )

@@ -162,7 +162,7 @@ def test_more_doors():
     with pytest.raises(ValueError, match=r"h\[2\] cannot be taken from data"):
         SGD.of_loss(h[2] * x, x, k, {h: H}, learning_rate=0.1)
     with pytest.raises(
-        ValueError, match="has 1 indices, its data shape .* Give one index an axis"
+        ValueError, match=r"has 1 indices, its data shape .* Give one index an axis"
     ):
         SGD.of_loss(h[k] * x, x, k, {h: POINTS}, learning_rate=0.1)
 

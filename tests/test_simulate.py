@@ -141,10 +141,11 @@ def test_explosion_shows_where_it_came_from():
     process = Process(lambda x: x * math.inf, 0.0, dimension=5)
     start = torch.full((1, 5), 1.25, dtype=torch.float64)
     with pytest.raises(
-        SimulationError, match=r"at step 1, from \[1.25, 1.25, 1.25, 1.25\]\.\.\. The"
+        SimulationError,
+        match=r"at step 1, from \(1.25, 1.25, 1.25, 1.25, \.\.\.\)\. The",
     ):
         run(process, start, paths=None)
-    with pytest.raises(SimulationError, match=r"at step 1, from \[1.25\]\. The"):
+    with pytest.raises(SimulationError, match=r"at step 1, from \(1.25\)\. The"):
         run(Process(lambda x: x * math.inf, 0.0, dimension=1), start[:, :1], paths=None)
 
 
