@@ -146,20 +146,6 @@ def test_rational_expressions_agree_with_evalf(expr, p, q):
     assert abs(value.item() - float(exact.evalf(30))) <= 1e-12 * float(1 + size)
 
 
-@settings(max_examples=60, deadline=None)
-@given(expressions, expressions, points, points)
-def test_compound_exponents_agree_with_evalf(base, exponent, p, q):
-    """A positive base to the power of any expression, and that in a quotient."""
-    for expr in ((1 + base**2) ** exponent, x / (2 + base**2) ** (-exponent - 1)):
-        with mpmath.workdps(30):
-            at = mpmath.mpf(p), mpmath.mpf(q)
-            inside = [sp.lambdify([x, y], e, "mpmath")(*at) for e in (base, exponent)]
-            assume(max(abs(e) for e in inside) < 20)
-            exact = float(sp.lambdify([x, y], expr, "mpmath")(*at))
-        assume(1e-20 < abs(exact) < 1e20)
-        assert evaluate(expr, {x: p, y: q}).item() == pytest.approx(exact, rel=1e-9)
-
-
 @pytest.mark.parametrize(
     "expr, truth",
     [
