@@ -2,17 +2,14 @@ r"""Per-sample gradients: the matrix :math:`J`, whose row i is :math:`\nabla f_i
 
 The loss of the book is the mean :math:`f = \frac1N\sum_i f_i` over the data
 :math:`z_i`, each an input and a target; x stands for all parameters of the network.
-Where J is too large to hold, `Rows` knows it by its blocks, or by the inputs and
-output gradients of the layers.
+Where J is too large to hold, or its entries are not needed, see `sgdbook.rows`.
 """
-
-import math
 
 import torch
 from torch import nn
-from torch.func import functional_call, grad, vmap
+from torch.func import functional_call, grad, jvp, vmap
 
-from sgdbook import _door
+from sgdbook import _door, nets
 
 _BLOCK = 2**25  # entries of J formed at a time: 256 MiB of float64
 
@@ -55,7 +52,112 @@ def per_sample_losses(model, loss, inputs, targets):
     tensor([1., 4.])
     """
     _validate(model, loss, inputs, targets)
-    weights = dict(model.named_parameters())
+    return _losses(model, loss, dict(model.named_parameters()), inputs, targets)
+
+
+def losses_of(model, loss, inputs, targets):
+    r"""Return the function that sends weights to the losses of the samples.
+
+    .. math:: x \mapsto (f_1(x), \dots, f_N(x))
+
+    Parameters
+    ----------
+    model, loss, inputs, targets
+        As in `per_sample_losses`; the model's own weights are left alone.
+
+    Returns
+    -------
+    callable
+        (weights (d,), in the order of `nets.flatten`) -> losses (N,). Derivatives of
+        any kind and order pass through.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `per_sample_gradients`.
+
+    Examples
+    --------
+    >>> from torch.nn.functional import mse_loss
+    >>> inputs, targets = torch.tensor([[1.0], [2.0]]), torch.zeros(2, 1)
+    >>> losses = losses_of(nn.Linear(1, 1, bias=False), mse_loss, inputs, targets)
+    >>> losses(torch.tensor([3.0]))
+    tensor([ 9., 36.])
+    """
+    _validate(model, loss, inputs, targets)
+    _weights(model)
+
+    def losses(weights):
+        return _losses(model, loss, nets.unflatten(model, weights), inputs, targets)
+
+    return losses
+
+
+def directional_derivatives(model, loss, inputs, targets, v, *, order=1):
+    r"""Return the derivatives of every sample's loss along a direction.
+
+    .. math:: \frac{d^r}{dt^r} f_i(x + tv)\Big|_{t=0}, \qquad r = 0, \dots,
+              \text{order}
+
+    They come from r nested forward derivatives: no gradient is formed.
+
+    Parameters
+    ----------
+    model, loss, inputs, targets
+        As in `per_sample_losses`.
+    v : torch.Tensor
+        Shape (d,), the direction, in the order of `nets.flatten`; of any length.
+    order : int
+        The highest derivative. Each order doubles the cost.
+
+    Returns
+    -------
+    torch.Tensor
+        Shape (order + 1, N): row 0 holds the losses, row 1 the slopes
+        :math:`\nabla f_i\cdot v`, row 2 the curvatures
+        :math:`v^{\mathsf T}\nabla^2f_i\,v`.
+
+    Raises
+    ------
+    ValueError, TypeError
+        As in `per_sample_gradients`; if v is not a finite vector (d,) of the inputs'
+        dtype and device, or order not a positive integer.
+
+    Examples
+    --------
+    >>> from torch.nn.functional import mse_loss
+    >>> model = nn.Linear(1, 1, bias=False)
+    >>> _ = nn.init.constant_(model.weight, 3.0)
+    >>> inputs, targets = torch.tensor([[1.0], [2.0]]), torch.zeros(2, 1)
+    >>> one = torch.ones(1)
+    >>> directional_derivatives(model, mse_loss, inputs, targets, one, order=2)
+    tensor([[ 9., 36.],
+            [ 6., 24.],
+            [ 2.,  8.]])
+    """
+    _door.require_positive_integer(order, "order")
+    losses = losses_of(model, loss, inputs, targets)
+    x = nets.flatten(model)
+    _require_direction(v, x, "v")
+    v = v.detach()
+
+    def lift(rows):
+        """Append the derivative of the last row."""
+
+        def longer(t):
+            values, slopes = jvp(rows, (t,), (torch.ones_like(t),))
+            return torch.cat([values, slopes[-1:]])
+
+        return longer
+
+    rows = lambda t: losses(x + t * v)[None]  # noqa: E731
+    for _ in range(order):
+        rows = lift(rows)
+    return rows(x.new_zeros(())).detach()
+
+
+def _losses(model, loss, weights, inputs, targets):
+    """Return the losses of the samples at named weights."""
 
     def one(z, target):
         return _loss(model, loss, weights, z, target)
@@ -137,220 +239,6 @@ def _scalar(value):
     return value
 
 
-# --- the rows of J -------------------------------------------------------------------
-
-
-class Rows:
-    """The matrix J, known by its blocks: everything else is done one at a time.
-
-    Parameters
-    ----------
-    shape : tuple of int
-        (N, d).
-    block : callable
-        (i, j) -> rows i to j − 1 of J, a tensor (j − i, d).
-
-    Examples
-    --------
-    >>> J = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
-    >>> rows = Rows(J.shape, lambda i, j: J[i:j])
-    >>> rows.rmatvec(torch.ones(2, 1)).T
-    tensor([[4., 6.]])
-    """
-
-    def __init__(self, shape, block):
-        self.shape = tuple(shape)
-        self.block = block
-
-    def fits(self):
-        """Return whether J may be formed: it has at most 2**25 entries."""
-        return math.prod(self.shape) <= _BLOCK
-
-    def blocks(self):
-        """Yield the blocks of J in order, of at most 2**25 entries or one row."""
-        n, d = self.shape
-        step = max(1, _BLOCK // d)
-        for start in range(0, n, step):
-            yield self.block(start, min(start + step, n))
-
-    def matvec(self, v):
-        """Return J v, shape (N, k), for v (d, k)."""
-        return torch.cat([rows @ v for rows in self.blocks()])
-
-    def rmatvec(self, u):
-        """Return Jᵀ u, shape (d, k), for u (N, k)."""
-        total, start = 0, 0
-        for rows in self.blocks():
-            total = total + rows.T @ u[start : start + len(rows)]
-            start += len(rows)
-        return total
-
-    def gram(self):
-        """Return J Jᵀ, shape (N, N)."""
-        return torch.cat([self.matvec(rows.T).T for rows in self.blocks()])
-
-    def norms(self):
-        """Return the squared lengths of the rows, shape (N,)."""
-        return torch.cat([rows.square().sum(1) for rows in self.blocks()])
-
-
-class LayerRows(Rows):
-    r"""The matrix J of linear layers: each row is a chain of outer products.
-
-    With input :math:`a_i` of the layer :math:`Wa + c` and gradient :math:`b_i` of
-    the loss with respect to its output, sample i has the gradient
-    :math:`b_ia_i^{\mathsf T}` in W and :math:`b_i` in c, so that over all layers
-
-    .. math:: JJ^{\mathsf T} = \sum (AA^{\mathsf T} + 1)\circ(BB^{\mathsf T}) .
-
-    Parameters
-    ----------
-    factors : list of tuple
-        For each layer A (N, inputs), B (N, outputs), and whether it has the vector c.
-    """
-
-    def __init__(self, factors):
-        self.factors = factors
-        d = sum(b.shape[1] * (a.shape[1] + bias) for a, b, bias in factors)
-        self.shape = len(factors[0][0]), d
-
-    def block(self, i, j):
-        """Return rows i to j − 1 of J, shape (j − i, d)."""
-        parts = []
-        for a, b, bias in self.factors:
-            parts.append((b[i:j, :, None] * a[i:j, None, :]).flatten(1))
-            parts += [b[i:j]] if bias else []
-        return torch.cat(parts, 1)
-
-    def matvec(self, v):
-        """Return J v, shape (N, k), for v (d, k)."""
-        return torch.stack([self._matvec(column) for column in v.T], 1)
-
-    def _matvec(self, v):
-        total = 0
-        for a, b, bias in self.factors:
-            n, m = b.shape[1], a.shape[1]
-            weight, shift, v = v.split([n * m, n * bias, len(v) - n * (m + bias)])
-            z = a @ weight.reshape(n, m).T + (shift if bias else 0)
-            total = total + (z * b).sum(1)
-        return total
-
-    def rmatvec(self, u):
-        """Return Jᵀ u, shape (d, k), for u (N, k)."""
-        return torch.stack([self._rmatvec(column) for column in u.T], 1)
-
-    def _rmatvec(self, u):
-        parts = []
-        for a, b, bias in self.factors:
-            scaled = b * u[:, None]
-            parts.append((scaled.T @ a).flatten())
-            parts += [scaled.sum(0)] if bias else []
-        return torch.cat(parts)
-
-    def gram(self):
-        """Return J Jᵀ, shape (N, N)."""
-        total = 0
-        for a, b, bias in self.factors:
-            total = (a @ a.T).add_(bias).mul_(b @ b.T).add_(total)
-        return total
-
-    def norms(self):
-        """Return the squared lengths of the rows, shape (N,)."""
-        squares = [
-            (a.square().sum(1), b.square().sum(1), c) for a, b, c in self.factors
-        ]
-        return sum((a + bias) * b for a, b, bias in squares)
-
-
-def rows_of(model, loss, inputs, targets):
-    """Return J of a network on a data set, at its present parameters.
-
-    By its layers where all parameters sit in ``nn.Linear`` layers, each used once and
-    in order, on inputs (N, n), sample by sample; else as a matrix where that has at
-    most 2**25 entries; else as blocks, which are formed anew for each product.
-
-    Parameters
-    ----------
-    model, loss, inputs, targets
-        As in `per_sample_losses`.
-
-    Returns
-    -------
-    Rows
-        Of the inputs' dtype, on their device.
-
-    Raises
-    ------
-    ValueError, TypeError
-        As in `per_sample_gradients`.
-    """
-    _validate(model, loss, inputs, targets)
-    weights = _weights(model)
-
-    def block(i, j):
-        return _gradients(model, loss, weights, inputs[i:j], targets[i:j])
-
-    size = sum(p.numel() for p in weights.values())
-    rows = Rows((len(inputs), size), block)
-    factors = _factors(model, loss, inputs, targets)
-    if factors and _agree(layers := LayerRows(factors), rows):
-        return layers
-    return of_matrix(block(0, len(inputs))) if rows.fits() else rows
-
-
-def of_matrix(J):
-    """Return the rows of an explicit matrix J (N, d), whose memory they share."""
-    return Rows(J.shape, lambda i, j: J[i:j])
-
-
-def _factors(model, loss, inputs, targets):
-    """Return the factors of `LayerRows`, or None if the network is of another kind."""
-    layers = [m for m in model.modules() if type(m) is nn.Linear]
-    own = [p for m in layers for p in (m.weight, m.bias) if p is not None]
-    if list(map(id, own)) != list(map(id, model.parameters())):
-        return None  # parameters elsewhere, or shared between layers
-    calls = []
-
-    def note(layer, inputs, output):
-        calls.append((layer, inputs[0], output))
-        return output.clone()  # what works in place then leaves the output alone
-
-    hooks = [m.register_forward_hook(note) for m in layers]
-    try:
-        with torch.enable_grad():
-            leaves = {k: p.requires_grad_() for k, p in _weights(model).items()}
-            outputs = functional_call(model, leaves, inputs)
-            losses = vmap(lambda z, t: _scalar(loss(z, t)))(outputs, targets)
-            flat = all(a.ndim == 2 and len(a) == len(inputs) for _, a, _ in calls)
-            once = list(map(id, layers)) == [id(m) for m, _, _ in calls]
-            if not (flat and once and losses.requires_grad):
-                return None  # a layer used twice, out of order, or along other axes
-            slopes = torch.autograd.grad(
-                losses.sum(), [z for _, _, z in calls], materialize_grads=True
-            )
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return [
-        (a.detach(), b, m.bias is not None)
-        for (m, a, _), b in zip(calls, slopes, strict=True)
-    ]
-
-
-def _agree(layers, rows):
-    """Return whether the first and the last row of the layers are those of J.
-
-    They are not if a sample sees another (as under subtraction of the batch's mean),
-    or if a weight is also used beside its layer.
-    """
-    for i in (0, rows.shape[0] - 1):
-        truth = rows.block(i, i + 1)
-        error = (layers.block(i, i + 1) - truth).norm()
-        if error > math.sqrt(torch.finfo(truth.dtype).eps) * truth.norm():
-            return False
-    return True
-
-
 # --- validation ----------------------------------------------------------------------
 
 
@@ -365,6 +253,25 @@ def _validate(model, loss, inputs, targets):
     _validate_data(inputs, targets)
     _door.require_agreement(model, inputs)
     _validate_layers(model)
+
+
+def _require_direction(v, x, name):
+    """Stop where v is not a finite vector like the weights x."""
+    _door.require_floating_tensor(v, name)
+    if v.shape != x.shape:
+        raise ValueError(
+            f"{name} must have shape {tuple(x.shape)}, one entry a parameter; got "
+            f"{tuple(v.shape)}. The order is that of nets.flatten(model)."
+        )
+    if (v.dtype, v.device) != (x.dtype, x.device):
+        raise ValueError(
+            f"{name} must be {x.dtype} on {x.device} like the weights; got {v.dtype} "
+            f"on {v.device}. Convert it with {name}.to(...)."
+        )
+    if not v.isfinite().all():
+        raise ValueError(
+            f"{name} must be finite; got NaN or infinity. Look where it was made."
+        )
 
 
 def _validate_data(inputs, targets):

@@ -9,7 +9,11 @@ import math
 
 import torch
 
-from sgdbook import _door, gradients
+from sgdbook import _door, _krylov
+from sgdbook.layers import rows_of
+from sgdbook.rows import centre, columns_of, mirror, of_matrix, steps
+
+_SMALL = 2**27  # entries of the largest matrix that is formed unasked: 1 GiB of float64
 
 
 class DiffusionMatrix:
@@ -24,7 +28,7 @@ class DiffusionMatrix:
 
     Parameters
     ----------
-    rows : sgdbook.gradients.Rows
+    rows : sgdbook.rows.Rows
         The matrix J of per-sample gradients, with at least two rows.
 
     Raises
@@ -46,7 +50,7 @@ class DiffusionMatrix:
     """
 
     def __init__(self, rows):
-        n, _ = rows.shape
+        n, d = rows.shape
         if n < 2:
             raise ValueError(
                 f"a diffusion matrix needs N >= 2 samples; got N = {n}. "
@@ -61,6 +65,7 @@ class DiffusionMatrix:
                 "and in the parameters, or for overflow of its squared length."
             )
         self._rows, self._norms, self._values = rows, norms, {}
+        self._like = norms.new_zeros(()).expand(d)
 
     @classmethod
     def from_gradients(cls, J):
@@ -89,7 +94,7 @@ class DiffusionMatrix:
                 f"J must have shape (N, d), d >= 1; got {tuple(J.shape)}. "
                 "Its rows are the gradients of the samples."
             )
-        return cls(gradients.of_matrix(J.detach()))
+        return cls(of_matrix(J.detach()))
 
     @classmethod
     def of(cls, model, loss, inputs, targets):
@@ -104,7 +109,7 @@ class DiffusionMatrix:
         -------
         DiffusionMatrix
             Of the inputs' dtype, on their device; J is held as
-            `sgdbook.gradients.rows_of` decides.
+            `sgdbook.layers.rows_of` decides.
 
         Raises
         ------
@@ -112,7 +117,7 @@ class DiffusionMatrix:
             As in `sgdbook.gradients.per_sample_gradients`; if N < 2 or a gradient is
             not finite.
         """
-        return cls(gradients.rows_of(model, loss, inputs, targets))
+        return cls(rows_of(model, loss, inputs, targets))
 
     @property
     def shape(self):
@@ -132,7 +137,7 @@ class DiffusionMatrix:
 
     def __matmul__(self, v):
         """Return D v for v (d,), or D V for V (d, k)."""
-        spread = _centre(self._rows.matvec(self._vectors(v)))
+        spread = centre(self._rows.matvec(columns_of(v, self._like, "D")))
         return (self._rows.rmatvec(spread) / self.samples).reshape(v.shape)
 
     def quadratic_form(self, v):
@@ -151,7 +156,7 @@ class DiffusionMatrix:
         torch.Tensor
             A scalar, or shape (k,): one value for each column.
         """
-        slopes = _centre(self._rows.matvec(self._vectors(v)))
+        slopes = centre(self._rows.matvec(columns_of(v, self._like, "D")))
         return slopes.square().mean(0).reshape(v.shape[1:])
 
     def mean_gradient(self):
@@ -179,7 +184,10 @@ class DiffusionMatrix:
         torch.Tensor
             Shape (N, N), symmetric up to rounding.
         """
-        return _centre(_centre(self._rows.gram()).T) / self.samples
+        gram = self._rows.gram()
+        gram -= gram.mean(0)
+        gram -= gram.mean(1, keepdim=True)
+        return gram.div_(self.samples)
 
     def dense(self, limit=2**30):
         """Return D as a matrix, if it fits.
@@ -211,8 +219,10 @@ class DiffusionMatrix:
         mean, total = self.mean_gradient(), self._norms.new_zeros(d, d)
         for rows in self._rows.blocks():
             spread = rows - mean
-            total.addmm_(spread.T, spread)
-        return total / self.samples
+            for i, j in steps(d):
+                part = spread[:, i:j].T
+                total[i:j, i:].addmm_(part, spread[:, i:], alpha=1 / self.samples)
+        return mirror(total)
 
     def eigenvalues(self, accurate=False):
         r"""Return the min(N, d) largest eigenvalues of D, descending.
@@ -244,7 +254,7 @@ class DiffusionMatrix:
         if key not in self._values:
             n = self.samples
             if accurate:
-                spread = _centre(self._rows.block(0, n))
+                spread = centre(self._rows.block(0, n))
                 values = torch.linalg.svdvals(spread).square() / n
             else:
                 small = self._smaller()
@@ -256,7 +266,10 @@ class DiffusionMatrix:
         r"""Return the k largest eigenvalues of D with their eigenvectors.
 
         The Gram matrix gives :math:`u`, and :math:`v \propto J^{\mathsf T} C u`; the
-        vectors are then orthonormalised and D is diagonalised on their span.
+        vectors are then orthonormalised and D is diagonalised on their span. A block
+        Krylov iteration finds the few largest: it ends where every residual has the
+        size of rounding errors, and hands over to a full decomposition where that
+        does not happen soon. Where both N and d are large no matrix is formed.
 
         Parameters
         ----------
@@ -285,10 +298,15 @@ class DiffusionMatrix:
                 "D has no more non-zero eigenvalues than that."
             )
         # The largest first: in QR a column is safe from those to its right.
-        basis = torch.linalg.eigh(self._smaller())[1][:, -k:].flip(1)
+        size = min(n, d)
+        basis = None
+        if size**2 > _SMALL:
+            basis = _krylov.largest(self._product, size, k, self._like)
+        if basis is None:
+            basis = _krylov.leading(self._smaller(), k)
         if d > n:
-            basis = torch.linalg.qr(self._rows.rmatvec(_centre(basis)))[0]
-        slopes = _centre(self._rows.matvec(basis))
+            basis = _krylov.orthonormal(self._rows.rmatvec(centre(basis)))
+        slopes = centre(self._rows.matvec(basis))
         values, turn = torch.linalg.eigh(slopes.T @ slopes / n)
         vectors = basis @ turn.flip(1)
         peak = vectors.gather(0, vectors.abs().argmax(0, keepdim=True))
@@ -323,31 +341,17 @@ class DiffusionMatrix:
         scale = values[0] + self.mean_gradient().square().sum()
         return int((values > threshold * scale).sum())
 
+    def _product(self, columns):
+        """Return `_smaller` times columns, without forming it."""
+        n, d = self._rows.shape
+        if d <= n:
+            return self @ columns
+        return centre(self._rows.matvec(self._rows.rmatvec(centre(columns)))) / n
+
     def _smaller(self):
         """Return D or the centred Gram matrix, whichever is smaller."""
         n, d = self._rows.shape
         return self.dense(limit=math.inf) if d <= n else self.gram()
-
-    def _vectors(self, v):
-        """Return v as columns (d, k) after checking it."""
-        d, like = self.shape[0], self._norms
-        _door.require_floating_tensor(v, "v")
-        if v.ndim not in (1, 2) or v.shape[0] != d:
-            raise ValueError(
-                f"v must have shape ({d},) or ({d}, k); got {tuple(v.shape)}. "
-                "Columns are vectors; transpose if they are your rows."
-            )
-        if (v.dtype, v.device) != (like.dtype, like.device):
-            raise ValueError(
-                f"v must be {like.dtype} on {like.device} like D; got {v.dtype} on "
-                f"{v.device}. Convert it with v.to(...)."
-            )
-        return v.reshape(d, -1)
-
-
-def _centre(columns):
-    """Return C times a matrix: subtract from each column its mean."""
-    return columns - columns.mean(0)
 
 
 def _size(count):

@@ -15,11 +15,18 @@ from networks import (
     randn,
     seeded,
 )
+from test_rows import assert_rows
 from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 
 from sgdbook import gradients, nets
-from sgdbook.gradients import per_sample_gradients, per_sample_losses
+from sgdbook.gradients import (
+    directional_derivatives,
+    losses_of,
+    per_sample_gradients,
+    per_sample_losses,
+)
+from sgdbook.layers import LayerRows, rows_of
 
 MAKES = {**LAYERED, **OTHER}
 
@@ -61,8 +68,8 @@ def test_neither_model_nor_inputs_are_touched():
     model[0].weight.requires_grad_(False)
     with torch.no_grad():
         J = per_sample_gradients(model, loss, inputs, targets)
-        rows = gradients.rows_of(model, loss, inputs, targets)
-    assert isinstance(rows, gradients.LayerRows)
+        rows = rows_of(model, loss, inputs, targets)
+    assert isinstance(rows, LayerRows)
     for found in (J, rows.block(0, 7)):
         assert near(found, expected, atol=1e-13)
         assert not found.requires_grad
@@ -73,133 +80,10 @@ def test_neither_model_nor_inputs_are_touched():
     assert not any(m._forward_hooks for m in model)
 
 
-# --- the rows of J -------------------------------------------------------------------
-
-
-def assert_rows(rows, J):
-    """Every method of the rows agrees with the matrix J."""
-    n, d = J.shape
-    u, v = randn(n, 3, seed=5), randn(d, 3, seed=6)
-    assert rows.shape == (n, d)
-    assert near(torch.cat(list(rows.blocks())), J)
-    assert near(rows.block(2, 5), J[2:5])
-    assert near(rows.matvec(v), J @ v, atol=1e-12)
-    assert near(rows.rmatvec(u), J.T @ u, atol=1e-12)
-    assert near(rows.gram(), J @ J.T, atol=1e-12)
-    assert near(rows.norms(), J.square().sum(1), atol=1e-12)
-
-
-@pytest.fixture
-def formed(monkeypatch):
-    """Count the rows of J that are formed by automatic differentiation."""
-    counts = []
-    function = gradients._gradients
-
-    def count(model, loss, weights, inputs, targets):
-        counts.append(len(inputs))
-        return function(model, loss, weights, inputs, targets)
-
-    monkeypatch.setattr(gradients, "_gradients", count)
-    return counts
-
-
-@pytest.mark.parametrize("block", [2**25, 200, 1])
-def test_rows_of_a_matrix(block, monkeypatch):
-    monkeypatch.setattr(gradients, "_BLOCK", block)
-    J = randn(7, 90)
-    assert_rows(gradients.of_matrix(J), J)
-    assert gradients.of_matrix(J).fits() == (block == 2**25)
-
-
-@pytest.mark.parametrize("name", LAYERED)
-@pytest.mark.parametrize("n", [7, 90])
-def test_rows_of_layers_are_formed_from_their_factors(name, n, formed, monkeypatch):
-    problem = case(LAYERED[name], n)
-    rows = gradients.rows_of(*problem)
-    assert formed == [1, 1]  # the first and the last row, to compare
-    assert_rows(rows, loop(*problem))
-    monkeypatch.setattr(gradients, "_BLOCK", 1)
-    assert_rows(rows, loop(*problem))
-    assert formed == [1, 1]
-
-
-@pytest.mark.parametrize("name", OTHER)
-def test_rows_of_other_modules_are_a_matrix_or_blocks(name, formed, monkeypatch):
-    problem = case(OTHER[name])
-    J = loop(*problem)
-    monkeypatch.setattr(gradients, "_BLOCK", J.numel())
-    rows = gradients.rows_of(*problem)
-    compared = len(formed)
-    assert_rows(rows, J)
-    assert len(formed) == compared
-    assert formed[-1] == 7
-    monkeypatch.setattr(gradients, "_BLOCK", J.numel() - 1)
-    rows = gradients.rows_of(*problem)
-    formed.clear()
-    assert_rows(rows, J)
-    assert max(formed) < 7
-
-
-def test_layers_that_do_not_reach_the_loss():
-    model, _, inputs, targets = case(mlp)
-    rows = gradients.rows_of(
-        model, lambda output, t: output.detach().sum() * t, inputs, targets
-    )
-    assert not isinstance(rows, gradients.LayerRows)
-    assert rows.norms().tolist() == [0] * 7
-
-
-@pytest.mark.parametrize("where", [0, -1])
-def test_one_wrong_row_is_enough_to_leave_the_layers(where):
-    """A weight used beside its layer, in the first or in the last sample only."""
-
-    class Model(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.layer = nn.Linear(4, 3)
-
-        def forward(self, x):
-            return self.layer(x) + x[:, :1] * self.layer.weight[:, 0]
-
-    model, loss, inputs, targets = case(Model)
-    inputs[:, 0] = 0
-    inputs[where, 0] = 1e-3
-    rows = gradients.rows_of(model, loss, inputs, targets)
-    assert_rows(rows, loop(model, loss, inputs, targets))
-
-
-@pytest.mark.parametrize("scale", [1e-9, 1e9])
-def test_layers_are_judged_whatever_the_unit_of_the_loss(scale):
-    for make, layered in ((mlp, True), (OTHER["aside"], False)):
-        model, _, inputs, targets = case(make)
-        rows = gradients.rows_of(
-            model, lambda z, t: scale * cross_entropy(z, t), inputs, targets
-        )
-        assert isinstance(rows, gradients.LayerRows) == layered
-
-
-@pytest.mark.parametrize("block", [2**25, 100])
-@pytest.mark.parametrize("make", [mlp, conv])
-def test_rows_stay_at_their_weights(make, block, monkeypatch):
-    monkeypatch.setattr(gradients, "_BLOCK", block)
-    problem = case(make)
-    J = loop(*problem)
-    rows = gradients.rows_of(*problem)
-    with torch.no_grad():
-        for p in problem[0].parameters():
-            p.add_(1.0)
-    assert_rows(rows, J)
-
-
-def test_largest_matrix():
-    rows = gradients.Rows((2**10, 2**15), None)
-    assert rows.fits()
-    assert not gradients.Rows((2**10, 2**15 + 1), None).fits()
-
-
 # --- the door ------------------------------------------------------------------------
 
-FUNCTIONS = per_sample_losses, per_sample_gradients, gradients.rows_of
+EAGER = per_sample_losses, per_sample_gradients, rows_of
+FUNCTIONS = *EAGER, losses_of
 
 
 @pytest.mark.parametrize(
@@ -262,7 +146,7 @@ def test_too_few_samples():
 def test_a_model_without_parameters():
     problem = nn.Identity(), mse_loss, randn(3, 1), randn(3, 1)
     assert per_sample_losses(*problem).shape == (3,)
-    for function in (per_sample_gradients, gradients.rows_of):
+    for function in (per_sample_gradients, losses_of, rows_of):
         with pytest.raises(
             ValueError, match=r"model must have parameters .*Identity has"
         ):
@@ -272,7 +156,7 @@ def test_a_model_without_parameters():
 @pytest.mark.parametrize("make", [mlp, Tied])
 def test_loss_must_be_a_scalar(make):
     model, _, inputs, _ = case(make)
-    for function in FUNCTIONS:
+    for function in EAGER:
         text = r"loss must return a scalar tensor for one sample; got \(\d,\). Let"
         with pytest.raises(ValueError, match=text):
             function(model, lambda z, t: z - t[0], inputs, inputs)
@@ -295,7 +179,7 @@ def test_layers_that_join_samples_or_draw_lots(layer, text):
     for function in FUNCTIONS:
         with pytest.raises(ValueError, match=text):
             function(model.train(), loss, x, y)
-    rows = gradients.rows_of(model.eval(), loss, x, y)
+    rows = rows_of(model.eval(), loss, x, y)
     assert_rows(rows, loop(model, loss, x, y))
 
 
@@ -309,3 +193,67 @@ def test_batch_norm_without_running_statistics_is_refused_in_evaluation_too():
 def test_dropout_that_drops_nothing_is_allowed():
     problem = case(lambda: nn.Sequential(nn.Linear(4, 3), nn.Dropout(0.0)))
     assert near(per_sample_gradients(*problem), loop(*problem))
+
+
+# --- along a direction ---------------------------------------------------------------
+
+
+def test_losses_as_a_function_of_the_weights():
+    problem = case(mlp)
+    losses, x = losses_of(*problem), nets.flatten(problem[0])
+    assert near(losses(x), per_sample_losses(*problem).detach())
+    assert near(torch.func.jacrev(losses)(x), loop(*problem), atol=1e-12)
+    with torch.no_grad():
+        for p in problem[0].parameters():
+            p.zero_()
+    assert not near(losses(x), per_sample_losses(*problem), atol=1e-3)
+
+
+@pytest.mark.parametrize("make", [mlp, conv, Tied])
+def test_derivatives_along_a_direction(make):
+    """Against full derivatives, contracted one index at a time."""
+    problem = case(make)
+    losses, x = losses_of(*problem), nets.flatten(problem[0])
+    v = randn(len(x), seed=3)
+    found = directional_derivatives(*problem, v, order=2)
+    hessians = torch.func.jacrev(torch.func.jacrev(losses))(x)
+    assert found.shape == (3, 7)
+    assert not found.requires_grad
+    assert near(found[0], losses(x))
+    assert near(found[1], loop(*problem) @ v, atol=1e-12)
+    assert near(found[2], hessians @ v @ v, atol=1e-11)
+    first = directional_derivatives(*problem, v)
+    assert near(first, found[:2], atol=1e-12)
+
+
+def test_derivatives_of_any_order():
+    """The loss exp(3 t) along the direction 3."""
+    model = nn.Linear(1, 1, bias=False).to(torch.float64)
+    nn.init.zeros_(model.weight)
+    one = torch.ones(1, 1, dtype=torch.float64)
+    found = directional_derivatives(
+        model, lambda z, t: z.exp().sum(), one, one, 3 * one[0], order=5
+    )
+    assert found[:, 0].tolist() == [3.0**r for r in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("v", "error", "text"),
+    [
+        (randn(63), ValueError, r"v must have shape \(64,\), .*; got \(63,\). The or"),
+        (randn(64, 1), ValueError, r"got \(64, 1\)"),
+        (randn(64).float(), ValueError, "v must be torch.float64 on cpu like the wei"),
+        (randn(64).to("meta"), ValueError, "got torch.float64 on meta. Convert it"),
+        (randn(64) / 0, ValueError, "v must be finite; got NaN or infinity. Look"),
+        ([1.0] * 64, TypeError, "v must be a floating-point tensor; got list"),
+    ],
+)
+def test_bad_direction(v, error, text):
+    with pytest.raises(error, match=text):
+        directional_derivatives(*case(mlp), v)
+
+
+@pytest.mark.parametrize("order", [0, -1, 1.0, True])
+def test_bad_order(order):
+    with pytest.raises(ValueError, match="order must be a positive integer; got"):
+        directional_derivatives(*case(mlp), randn(64), order=order)

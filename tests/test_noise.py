@@ -22,7 +22,7 @@ from networks import (
 from torch import nn
 from torch.nn.functional import cross_entropy, mse_loss
 
-from sgdbook import data, devices, gradients, nets, noise
+from sgdbook import _krylov, data, devices, gradients, nets, noise
 from sgdbook.noise import DiffusionMatrix
 
 # --- closed forms --------------------------------------------------------------------
@@ -142,6 +142,107 @@ def test_eigenpairs_beyond_the_rank_are_kernel_vectors():
     assert near(vectors.T @ vectors, identity, rtol=0, atol=1e-13)
 
 
+def spectrum(values, n, d, dtype=F64):
+    """Gradients whose D has the given non-zero eigenvalues."""
+    r = len(values)
+    left = torch.linalg.qr(noise.centre(randn(n, r)))[0]
+    right = torch.linalg.qr(randn(d, r, seed=1))[0]
+    roots = (n * torch.as_tensor(values, dtype=F64)).sqrt()
+    return (left * roots @ right.T + randn(d, seed=2)).to(dtype)
+
+
+@pytest.fixture
+def whole(monkeypatch):
+    """Count the full decompositions of large matrices."""
+    counts, eigh = [], torch.linalg.eigh
+
+    def count(matrix):
+        counts.append(len(matrix))
+        return eigh(matrix)
+
+    monkeypatch.setattr(torch.linalg, "eigh", count)
+    return counts
+
+
+@pytest.mark.parametrize("small", [2**27, 0])
+@pytest.mark.parametrize(("n", "d"), [(200, 300), (300, 200), (200, 200)])
+@pytest.mark.parametrize("dtype", [F64, torch.float32])
+def test_few_eigenpairs_of_many(n, d, small, dtype, whole, monkeypatch):
+    """By a Krylov iteration: as accurate as a full decomposition, without one."""
+    monkeypatch.setattr(noise, "_SMALL", small)
+    J = spectrum(0.7 ** torch.arange(150), n, d, dtype)
+    D = DiffusionMatrix.from_gradients(J)
+    values, vectors = D.eigenpairs(5)
+    assert max(whole) < 100
+    eps = torch.finfo(dtype).eps
+    exact = torch.linalg.eigvalsh(covariance(J.double())).flip(0)[:5]
+    assert near(values.double(), exact, atol=20 * eps)
+    identity = torch.eye(5, dtype=dtype)
+    assert near(vectors.T @ vectors, identity, atol=20 * eps)
+    assert near(D @ vectors, vectors * values, atol=100 * eps)
+
+
+@pytest.mark.parametrize("small", [2**27, 0])
+def test_repeated_eigenvalues_are_all_found(small, monkeypatch):
+    monkeypatch.setattr(noise, "_SMALL", small)
+    J = spectrum([2.0] * 7 + [1.0] * 100, 150, 160)
+    values, _ = DiffusionMatrix.from_gradients(J).eigenpairs(9)
+    assert values.tolist() == pytest.approx([2.0] * 7 + [1.0] * 2, rel=1e-12)
+
+
+@pytest.mark.parametrize("small", [2**27, 0])
+def test_full_decomposition_where_the_iteration_is_slow(small, whole, monkeypatch):
+    """Eigenvalues without a gap between them."""
+    monkeypatch.setattr(noise, "_SMALL", small)
+    exact = torch.linspace(2.0, 1.0, 149, dtype=F64)
+    D = DiffusionMatrix.from_gradients(spectrum(exact, 150, 160))
+    values, _ = D.eigenpairs(4)
+    assert 150 in whole
+    assert near(values, exact[:4], atol=1e-13)
+
+
+@pytest.mark.parametrize(("size", "found"), [(3 * 13, True), (3 * 13 - 1, False)])
+def test_smallest_matrix_for_the_iteration(size, found):
+    """Five pairs take blocks of 13 columns; a third of the size must hold one."""
+    matrix = torch.eye(size, dtype=F64)
+    vectors = _krylov.largest(matrix.__matmul__, size, 5, matrix)
+    assert (vectors is not None) == found
+
+
+def test_iteration_that_exhausts_the_range():
+    """Rank 5: the second block of 13 columns is mostly rounding errors."""
+    matrix = torch.diag((torch.arange(90) < 5).double())
+    vectors = _krylov.largest(matrix.__matmul__, 90, 7, matrix)
+    assert near(vectors.T @ vectors, torch.eye(7, dtype=F64))
+    assert near(vectors[:5] @ vectors[:5].T, torch.eye(5, dtype=F64))
+
+
+def test_orthonormal_to_rounding_at_a_million_rows():
+    columns = randn(1_000_000, 3, dtype=torch.float32) @ torch.diag(
+        torch.tensor([1.0, 30.0, 1000.0])
+    )
+    basis = _krylov.orthonormal(columns).double()
+    assert near(basis.T @ basis, torch.eye(3, dtype=F64), atol=2e-6)
+    triangle = basis.T @ columns.double()
+    assert near(triangle.tril(-1), 0 * triangle, atol=1e-6 * float(triangle.norm()))
+
+
+def test_iteration_of_zero():
+    zero = torch.zeros(60, 60, dtype=F64)
+    vectors = _krylov.largest(zero.__matmul__, 60, 3, zero)
+    assert near(vectors.T @ vectors, torch.eye(3, dtype=F64))
+
+
+@pytest.mark.parametrize("block", [2**25, 700 * 100])
+def test_large_dense_matrix(block, monkeypatch):
+    """More rows than one tile; and in two blocks of samples."""
+    monkeypatch.setattr(gradients, "_BLOCK", block)
+    J = randn(150, 700) + 1
+    dense = DiffusionMatrix.from_gradients(J).dense()
+    assert near(dense, J.T.cov(correction=0))
+    assert torch.equal(dense, dense.T)
+
+
 @pytest.mark.parametrize(("n", "d"), [(2, 5), (5, 5), (6, 5), (30, 5), (5, 30)])
 def test_rank_of_random_gradients_is_the_bound(n, d):
     assert DiffusionMatrix.from_gradients(randn(n, d)).rank() == min(d, n - 1)
@@ -149,7 +250,7 @@ def test_rank_of_random_gradients_is_the_bound(n, d):
 
 def graded(d=12, n=10, ratio=1e-2):
     """Gradients whose nine eigenvalues fall by ratio² from each to the next."""
-    left = torch.linalg.qr(noise._centre(randn(n, n - 1)))[0]
+    left = torch.linalg.qr(noise.centre(randn(n, n - 1)))[0]
     right = torch.linalg.qr(randn(d, n - 1, seed=1))[0]
     return left * ratio ** torch.arange(n - 1, dtype=F64) @ right.T
 
