@@ -42,6 +42,8 @@ class SGD:
 
     Raises
     ------
+    TypeError
+        If the gradient is no function.
     ValueError
         If an argument is out of range.
 
@@ -78,7 +80,14 @@ class SGD:
         dimension=None,
         observable=None,
     ):
+        if not callable(gradient):
+            raise TypeError(
+                "gradient must be a function of x and the batch; got "
+                f"{type(gradient).__name__}. SGD.of_loss and SGD.of_network make one."
+            )
         _door.require_positive_integer(samples, "samples")
+        if dimension is not None:
+            _door.require_positive_integer(dimension, "dimension")
         _door.require_positive_integer(batch_size, "batch_size")
         if batch_size > samples:
             raise ValueError(
@@ -105,7 +114,8 @@ class SGD:
         index : sympy.Symbol
             The number of the sample, ``k``: the first index of everything indexed.
         data : dict of sympy.IndexedBase to torch.Tensor
-            Shapes (N,), or (N, q) for two indices, the second counted from 1.
+            Floating point, shapes (N,), or (N, q) for two indices, the second counted
+            from 1.  The slopes are computed in float64 and given the paths' dtype.
         **options
             As for the class, without ``samples``.
 
@@ -115,8 +125,11 @@ class SGD:
 
         Raises
         ------
+        TypeError
+            If data are not floating-point tensors.
         ValueError
-            If the data disagree on N, or the loss holds something else that varies.
+            If the data disagree on N or are not finite, if variables repeat, or if
+            the loss holds something else that varies.
 
         Examples
         --------
@@ -128,13 +141,11 @@ class SGD:
         variables = (
             list(variables) if isinstance(variables, list | tuple) else [variables]
         )
-        sizes = {len(values) for values in data.values()}
-        if len(sizes) != 1:
+        if not variables or len(set(variables)) < len(variables):
             raise ValueError(
-                f"data must have one length N; got {sorted(sizes)}. Give every sample "
-                "its entry."
+                f"variables must be different symbols, at least one; got {variables}."
             )
-        device = next(iter(data.values())).device
+        samples, device = _admit(data)
         entries = _entries(loss, index, data)
         args = [*variables, *(dummy for dummy, _ in entries.values())]
         swap = {old: dummy for old, (dummy, _) in entries.items()}
@@ -147,7 +158,7 @@ class SGD:
         def gradient(x, batch):
             at = [*x[:, :, None].unbind(1), *(values[batch] for values in columns)]
             means = [slope(*at).expand(batch.shape).mean(1) for slope in slopes]
-            return torch.stack(means, dim=1)
+            return torch.stack(means, dim=1).to(x.dtype)
 
         def observable(expr):
             function = to_torch(expr, variables, device=device)
@@ -155,7 +166,7 @@ class SGD:
 
         return cls(
             gradient,
-            samples=sizes.pop(),
+            samples=samples,
             dimension=len(variables),
             observable=observable,
             **options,
@@ -182,8 +193,9 @@ class SGD:
 
         Raises
         ------
-        ValueError
-            If the loss is not the mean of the samples' losses.
+        TypeError, ValueError
+            If model and data do not fit together, if a loss is not finite, or if the
+            loss is not the mean of the samples' losses.
 
         Examples
         --------
@@ -195,8 +207,14 @@ class SGD:
         SGD(N = 6, b = 2, η = 0.1, sampling 'replacement')
         """
         with torch.no_grad():
-            mean = gradients.per_sample_losses(model, loss, inputs, targets).mean()
-            whole = loss(model(inputs), targets)
+            losses = gradients.per_sample_losses(model, loss, inputs, targets)
+            mean, whole = losses.mean(), loss(model(inputs), targets)
+        if bad := (~losses.isfinite()).nonzero().flatten().tolist():
+            raise ValueError(
+                f"every loss must be finite; that of sample {bad[0]} is not "
+                f"({len(bad)} of {len(losses)} in all). Look for NaN or infinity in "
+                "its input and in the parameters."
+            )
         if not torch.isclose(mean, whole, rtol=1e-4):
             raise ValueError(
                 f"loss must be the mean over the batch, {float(mean):.6g} on these "
@@ -209,8 +227,17 @@ class SGD:
             return loss(torch.func.functional_call(model, parameters, (z,)), y)
 
         slope = torch.func.vmap(torch.func.grad(one))
+
+        def gradient(x, batch):
+            if x.dtype != inputs.dtype:
+                raise ValueError(
+                    f"the paths of this network must be {inputs.dtype} like its "
+                    f"inputs; got {x.dtype}. Convert the start with .to(...)."
+                )
+            return slope(x, inputs[batch], targets[batch])
+
         return cls(
-            lambda x, batch: slope(x, inputs[batch], targets[batch]),
+            gradient,
             samples=len(inputs),
             dimension=nets.num_parameters(model),
             **options,
@@ -271,22 +298,56 @@ class SGD:
                 "Leave dt out."
             )
         for k, batch in enumerate(self.batches(len(x), generator)):
-            rate = self.learning_rate
-            if callable(rate):
-                rate = rate(k)
-                _require_rate(rate)
-            slope = self.gradient(x, batch)
-            if slope.shape != x.shape:
-                raise ValueError(
-                    f"gradient must return shape {tuple(x.shape)}; got "
-                    f"{tuple(slope.shape)}. Take the mean over the batch, axis 1."
-                )
-            x = x - rate * slope
+            rate = self.rate(k)
+            x = x - rate * self.slope(x, batch)
             yield rate, x
+
+    def rate(self, k):
+        """Return the learning rate of the step k = 0, 1, ..."""
+        rate = self.learning_rate
+        if callable(rate):
+            rate = rate(k)
+            _require_rate(rate)
+        return rate
+
+    def slope(self, x, batch):
+        """Return the gradient for each path and its batch, of the shape of x."""
+        slope = self.gradient(x, batch)
+        if not isinstance(slope, torch.Tensor) or slope.shape != x.shape:
+            tensor = isinstance(slope, torch.Tensor)
+            got = tuple(slope.shape) if tensor else type(slope).__name__
+            raise ValueError(
+                f"gradient must return a tensor of shape {tuple(x.shape)}; got {got}. "
+                "Take the mean over the batch, axis 1."
+            )
+        if (slope.dtype, slope.device) != (x.dtype, x.device):
+            raise ValueError(
+                f"gradient must return {x.dtype} on {x.device} like the paths; got "
+                f"{slope.dtype} on {slope.device}. Make data and start alike."
+            )
+        return slope
 
 
 def _require_rate(rate):
     _door.require_number(rate, "learning_rate", positive=True, hint="Start with 0.1.")
+
+
+def _admit(data):
+    """Check the columns of data; return their length and device."""
+    for base, values in data.items():
+        _door.require_floating_tensor(values, f"the data of {base}")
+        if bad := (~values.isfinite()).nonzero().tolist():
+            raise ValueError(
+                f"the data of {base} must be finite; entry {tuple(bad[0])} is not. "
+                "Look at where they were made."
+            )
+    shapes = [tuple(values.shape) for values in data.values()]
+    if len({shape[:1] for shape in shapes}) != 1 or () in shapes:
+        raise ValueError(
+            f"data must have one length N; got shapes {shapes}. Give every sample its "
+            "entry."
+        )
+    return shapes[0][0], values.device
 
 
 def _entries(loss, index, data):
@@ -302,12 +363,17 @@ def _entries(loss, index, data):
                 f"h[{index}] or X[{index}, 2], with h and X among {list(data)}."
             )
         column = data[base]
-        for r in rest:
-            column = column[:, int(r) - 1]
-        if column.ndim != 1:
+        if column.ndim != 1 + len(rest):
             raise ValueError(
                 f"{entry} has {1 + len(rest)} indices, its data shape "
                 f"{tuple(data[base].shape)}. Give one index an axis."
             )
+        for r in rest:
+            if not 1 <= r <= column.shape[1]:
+                raise ValueError(
+                    f"{entry} is beyond its data of shape {tuple(data[base].shape)}. "
+                    f"The second index runs from 1 to {column.shape[1]}."
+                )
+            column = column[:, int(r) - 1]
         found[entry] = (base.label.as_dummy(), column)
     return found

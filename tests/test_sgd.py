@@ -1,6 +1,7 @@
 """SGD as a process: exact enumeration, the real optimiser, and clear stops."""
 
 import itertools
+import math
 
 import pytest
 import sympy as sp
@@ -155,9 +156,9 @@ def test_more_doors():
     ):
         run(quadratic(learning_rate=lambda k: -1), [1.0], 2, 1)
     wrong = SGD(lambda x, batch: x[:, 0], samples=3, learning_rate=0.1)
-    with pytest.raises(ValueError, match="gradient must return shape"):
+    with pytest.raises(ValueError, match=r"tensor of shape \(2, 1\); got \(2,\)"):
         run(wrong, [1.0], 2, 1)
-    with pytest.raises(ValueError, match=r"data must have one length N; got \[2, 3\]"):
+    with pytest.raises(ValueError, match=r"one length N; got shapes \[\(3,"):
         SGD.of_loss(h[k] * X[k] * x, x, k, {h: H, X: H[:2]}, learning_rate=0.1)
     with pytest.raises(ValueError, match=r"h\[2\] cannot be taken from data"):
         SGD.of_loss(h[2] * x, x, k, {h: H}, learning_rate=0.1)
@@ -175,3 +176,81 @@ def test_the_loss_must_be_a_mean():
 
     with pytest.raises(ValueError, match="loss must be the mean over the batch"):
         SGD.of_network(model, total, POINTS, torch.tensor([0, 1, 1]), learning_rate=0.1)
+
+
+@pytest.mark.parametrize(
+    "values, kind, text",
+    [
+        ([0.5, 1.0], TypeError, "the data of h must be a floating-point tensor; got l"),
+        (torch.tensor([1, 2]), TypeError, "data of h must be .* got torch.int64"),
+        (
+            torch.tensor([1.0, math.nan]),
+            ValueError,
+            r"the data of h must be finite; entry \(1,\) is not",
+        ),
+        (torch.tensor(1.0), ValueError, r"data must have one length N; got shapes \["),
+        (torch.zeros(0), ValueError, "samples must be a positive integer; got 0"),
+    ],
+)
+def test_bad_data(values, kind, text):
+    with pytest.raises(kind, match=text):
+        SGD.of_loss(h[k] * x, x, k, {h: values}, learning_rate=0.1)
+
+
+@pytest.mark.parametrize("column", [-1, 0, 3])
+def test_columns_are_counted_from_one(column):
+    with pytest.raises(ValueError, match="The second index runs from 1 to 2"):
+        SGD.of_loss(X[k, column] * x, x, k, {X: POINTS}, learning_rate=0.1)
+
+
+@pytest.mark.parametrize("variables", [[], [x, x]])
+def test_variables_differ(variables):
+    with pytest.raises(ValueError, match="variables must be different symbols"):
+        SGD.of_loss(h[k] * x, variables, k, {h: H}, learning_rate=0.1)
+
+
+def test_no_data():
+    with pytest.raises(ValueError, match=r"data must have one length N; got shapes \["):
+        SGD.of_loss(x**2, x, k, {}, learning_rate=0.1)
+
+
+def test_the_gradient_at_the_door():
+    with pytest.raises(TypeError, match="gradient must be a function"):
+        SGD(0.5, samples=3, learning_rate=0.1)
+    with pytest.raises(ValueError, match="dimension must be a positive integer; got 0"):
+        SGD(torch.sin, samples=3, learning_rate=0.1, dimension=0)
+    with pytest.raises(ValueError, match=r"tensor of shape \(2, 1\); got float"):
+        run(SGD(lambda x, batch: 0.5, samples=3, learning_rate=0.1), [1.0], 2, 1)
+    single = SGD(lambda x, batch: x.float(), samples=3, learning_rate=0.1)
+    with pytest.raises(ValueError, match=r"must return torch\.float64 on cpu"):
+        run(single, [1.0], 2, 1)
+
+
+def test_the_paths_keep_their_dtype():
+    found = simulate(
+        quadratic(learning_rate=0.2, batch_size=3, sampling="epochs"),
+        torch.ones(1),
+        steps=1,
+        paths=2,
+        generator=generator(0, "cpu"),
+    )
+    assert found.states.dtype == torch.float32
+    torch.testing.assert_close(found.states, torch.full((2, 1), 0.7))
+
+
+def test_networks_with_bad_data():
+    model = nets.mlp([2, 2], seed=0, device="cpu")
+    targets = torch.tensor([0, 1, 1])
+    spoilt = POINTS.clone()
+    spoilt[2, 0] = math.inf
+    with pytest.raises(ValueError, match="every loss must be finite; that of sample 2"):
+        SGD.of_network(model, CROSS_ENTROPY, spoilt, targets, learning_rate=0.1)
+    process = SGD.of_network(model, CROSS_ENTROPY, POINTS, targets, learning_rate=0.1)
+    with pytest.raises(ValueError, match="the paths of this network must be"):
+        simulate(
+            process,
+            nets.flatten(model).float(),
+            steps=1,
+            paths=2,
+            generator=generator(0, "cpu"),
+        )
