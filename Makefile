@@ -4,9 +4,10 @@
 PYTHON ?= python3.11
 PY := .venv/bin/python
 STAMP := .venv/.installed
+PEERS := .venv-bench/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help book test chapter fresh screenshots mutants lint clean
+.PHONY: help book test chapter fresh screenshots mutants bench lint clean
 
 help:  ## Show this list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1|\2/p' Makefile | column -t -s '|' 2>/dev/null \
@@ -32,11 +33,14 @@ screenshots: book  ## Photograph every page, phone and desktop, light and dark
 mutants: $(STAMP)  ## Mutate the package and count how many mutants the tests kill
 	@OMP_NUM_THREADS=1 $(PY) tests/mutants.py $(ARGS)
 
+bench: $(PEERS)  ## Time against other packages: all parts, or PART=e
+	@.venv-bench/bin/python -W ignore -m benchmarks $(PART)
+
 lint: $(STAMP)  ## Check style
 	@$(PY) -m ruff check .
 	@$(PY) -m ruff format --check .
 
-clean:  ## Remove what was built (.venv stays)
+clean:  ## Remove what was built (.venv and .venv-bench stay)
 	rm -rf _build
 
 $(STAMP): requirements.lock pyproject.toml
@@ -44,4 +48,11 @@ $(STAMP): requirements.lock pyproject.toml
 	@test -x $(PY) || $(PYTHON) -m venv .venv
 	@$(PY) -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	@$(PY) -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+$(PEERS): requirements.lock benchmarks/peers.lock
+	@command -v $(PYTHON) >/dev/null || { echo "$(PYTHON) is needed; set PYTHON=… to name it."; exit 2; }
+	@test -x .venv-bench/bin/python || $(PYTHON) -m venv .venv-bench
+	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check --no-deps -r benchmarks/peers.lock
 	@touch $@

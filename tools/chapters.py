@@ -254,10 +254,14 @@ def _imports(tree: ast.AST, package: str) -> list[str]:
 
 
 def _data_files(root: Path) -> list[Path]:
-    """Return files in folders called data, and what else the package carries."""
+    """Return files of data, measured results, and what else the package carries."""
     found = {
         path
-        for folder in (root / "data", *(root / "book").rglob("data"))
+        for folder in (
+            root / "data",
+            root / "benchmarks" / "results",
+            *(root / "book").rglob("data"),
+        )
         for path in folder.rglob("*")
     }
     found |= {p for p in (root / "sgdbook").rglob("*") if p.suffix not in (".py",)}
