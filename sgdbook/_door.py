@@ -7,6 +7,7 @@ nothing.
 import math
 from numbers import Integral, Real
 
+import psutil
 import torch
 
 
@@ -67,3 +68,16 @@ def require_agreement(model, inputs):
                 f"got {inputs.dtype} on {inputs.device}. Pass the same dtype= and "
                 "device= to both, or convert with inputs.to(...)."
             )
+
+
+def require_memory(need, device, what, hint):
+    """Stop where so many bytes are not free."""
+    if torch.device(device).type == "cuda":
+        free = torch.cuda.mem_get_info(device)[0]
+    else:
+        free = psutil.virtual_memory().available
+    if need > free:
+        raise MemoryError(
+            f"{what} needs {need / 2**30:.3g} GiB; {free / 2**30:.3g} GiB are free. "
+            f"{hint}"
+        )

@@ -11,8 +11,8 @@ from __future__ import annotations
 
 import sympy as sp
 
-from sgdbook.bridge import to_torch
-from sgdbook.simulate import CONVENTIONS, Process
+from sgdbook.bridge import evaluate, to_torch
+from sgdbook.process import CONVENTIONS, Process
 
 
 class SDE:
@@ -179,7 +179,8 @@ class SDE:
         Returns
         -------
         sgdbook.simulate.Process
-            In Itô's convention, with the correction of the drift made here; float64.
+            In Itô's convention, with the correction of the drift made here; it
+            computes in the dtype of the paths.
 
         Raises
         ------
@@ -202,22 +203,43 @@ class SDE:
         args = [*self.variables, *values]
 
         def compiled(expr):
-            function = to_torch(expr, args, device=device)
+            """Return a function of the coordinates, in their dtype."""
+            functions = {}
 
-            def on_paths(x):
-                return function(*x.unbind(-1), *values.values())
+            def function(*coordinates):
+                dtype = coordinates[0].dtype
+                if dtype not in functions:
+                    functions[dtype] = to_torch(expr, args, dtype=dtype, device=device)
+                return functions[dtype](*coordinates, *values.values())
 
-            return on_paths
+            return function
 
-        a, b = compiled(drift), compiled(diffusion)
+        def entry(expr):
+            """Return a function of the coordinates, or the number that it always is."""
+            varies = expr.free_symbols & set(self.variables)
+            return compiled(expr) if varies else float(evaluate(expr, values))
+
+        def on_paths(expr):
+            function = compiled(expr)
+            return lambda x: function(*x.unbind(-1))
+
         d, m = diffusion.shape
         diagonal = m == d and diffusion.is_diagonal()
-        b_diagonal = compiled(diffusion.diagonal().T) if diagonal else None
+        a = on_paths(drift)
+        b = on_paths(diffusion.diagonal().T if diagonal else diffusion)
+        slopes = [compiled(expr) for expr in drift]
+        entries = [[entry(diffusion[i, j]) for j in range(m)] for i in range(d)]
         return Process(
             lambda x: a(x)[..., 0],
-            (lambda x: b_diagonal(x)[..., 0]) if diagonal else b,
+            (lambda x: b(x)[..., 0]) if diagonal else b,
             dimension=d,
-            observable=lambda expr: compiled(sp.sympify(expr)),
+            observable=lambda expr: on_paths(sp.sympify(expr)),
+            coordinates=(
+                lambda *x: [slope(*x) for slope in slopes],
+                lambda *x: [
+                    [b(*x) if callable(b) else b for b in row] for row in entries
+                ],
+            ),
         )
 
     def _ito(self):

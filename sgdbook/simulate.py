@@ -2,11 +2,13 @@ r"""Ensembles of independent paths, and observables with their standard errors.
 
 `simulate` moves many paths of a process at once and keeps what was asked for: means
 over the ensemble with standard errors, time averages of each path (independent
-samples for a check), the final states, the whole history.  A process is a `Process`
-(the Euler-Maruyama scheme for :math:`dX=a\,dt+B\,dW`) or a `sgdbook.sgd.SGD`.
+samples for a check), the final states, the whole history.  A process is a
+`sgdbook.process.Process` or a `sgdbook.sgd.SGD`.
 
-The paths depend on generator, device, dtype, number of paths and steps, and on nothing
-else: the same call with a generator in the same state returns the same numbers.
+There are two engines.  The eager one draws from the generator at every step; its paths
+depend on generator, device, dtype, number of paths and steps.  The compiled one
+(`sgdbook.compiled`) draws a key from it, once; then path i depends on key, dtype and
+machine alone.  The same call gives the same numbers as long as the engine is the same.
 """
 
 from __future__ import annotations
@@ -15,148 +17,11 @@ import math
 from dataclasses import dataclass
 
 import torch
+from tqdm import tqdm
 
 from sgdbook import _door
-
-CONVENTIONS = ("ito", "stratonovich", "anti-ito")
-
-
-class SimulationError(FloatingPointError):
-    """A path became infinite or NaN."""
-
-
-class Process:
-    r"""A diffusion :math:`dX=a(X)\,dt+B(X)\,dW`, given by torch functions.
-
-    Parameters
-    ----------
-    drift : callable
-        :math:`a`, from (paths, d) to (paths, d).
-    diffusion : float or callable
-        :math:`B`.  A number: that times the identity.  A function of (paths, d) that
-        returns (paths, d): a diagonal matrix; (paths, 1): the same for every
-        coordinate; (paths, d, m): m independent Wiener processes.
-    dimension : int
-        d.
-    noise_dimension : int, optional
-        If given, ``diffusion(x, xi)`` is the product :math:`B(x)\,\xi` itself, with xi
-        of shape (paths, m): for a matrix that is too large to form.
-    convention : {"ito", "stratonovich", "anti-ito"}
-        Where in the step B is taken; the drift is corrected by forward-mode
-        differentiation, at the cost of d derivatives a step.  Products of the third
-        kind must be Itô.
-    observable : callable, optional
-        Turns an observable that is no function into one of (paths, d).
-
-    Raises
-    ------
-    ValueError
-        If dimension or convention are out of range.
-
-    Examples
-    --------
-    >>> Process(lambda x: -x, 1.0, dimension=2)
-    Process(d = 2, convention 'ito')
-    """
-
-    def __init__(
-        self,
-        drift,
-        diffusion,
-        *,
-        dimension,
-        noise_dimension=None,
-        convention="ito",
-        observable=None,
-    ):
-        _door.require_positive_integer(dimension, "dimension")
-        _door.require_one_of(convention, CONVENTIONS, "convention", "SGD is 'ito'.")
-        if noise_dimension is not None:
-            _door.require_positive_integer(noise_dimension, "noise_dimension")
-            if convention != "ito":
-                raise ValueError(
-                    "a diffusion that is given as a product must be 'ito'; got "
-                    f"{convention!r}. Add the correction to the drift yourself."
-                )
-        if not callable(diffusion):
-            _door.require_number(
-                diffusion, "diffusion", positive=False, hint="Pass a function of x."
-            )
-        self.drift, self.diffusion = drift, diffusion
-        self.dimension, self.noise_dimension = dimension, noise_dimension
-        self.convention, self.observable = convention, observable
-
-    def __repr__(self):
-        """Say dimension and convention."""
-        return f"Process(d = {self.dimension}, convention {self.convention!r})"
-
-    def ito_drift(self, x):
-        """Return the drift of the same process in Itô's convention.
-
-        Parameters
-        ----------
-        x : torch.Tensor, shape (paths, d)
-
-        Returns
-        -------
-        torch.Tensor, shape (paths, d)
-        """
-        drift = self.drift(x)
-        if self.convention == "ito" or not callable(self.diffusion):
-            return drift
-
-        def matrix(y):
-            B = self.diffusion(y)
-            if B.ndim == y.ndim:
-                B = torch.diag_embed(B.expand(y.shape))
-            return B
-
-        B = matrix(x)
-        total = torch.zeros_like(x)
-        for j in range(self.dimension):
-            e_j = torch.zeros_like(x)
-            e_j[:, j] = 1
-            slope = torch.func.jvp(matrix, (x,), (e_j,))[1]
-            total += (slope * B[:, j, None, :]).sum(-1)
-            if self.convention == "anti-ito":
-                total += (B * slope[:, j, None, :]).sum(-1)
-        return drift + total / 2
-
-    def steps(self, x, generator, dt):
-        """Yield one Euler-Maruyama step after the other: time passed, new positions.
-
-        Parameters
-        ----------
-        x : torch.Tensor, shape (paths, d)
-            Where the paths start.
-        generator : torch.Generator
-        dt : float
-            Time step.
-
-        Yields
-        ------
-        tuple of float and torch.Tensor, shape (paths, d)
-        """
-        _door.require_number(
-            dt, "dt", positive=True, hint="An SDE needs a time step; start with 0.01."
-        )
-        like = {"dtype": x.dtype, "device": x.device, "generator": generator}
-        root = math.sqrt(dt)
-        while True:
-            B = self.diffusion(x) if self._forms_matrix else self.diffusion
-            general = isinstance(B, torch.Tensor) and B.ndim == 3
-            m = B.shape[2] if general else self.noise_dimension or self.dimension
-            xi = torch.randn(len(x), m, **like)
-            if self.noise_dimension:
-                kick = self.diffusion(x, xi)
-            else:
-                kick = (B @ xi[..., None])[..., 0] if general else B * xi
-            x = x + dt * self.ito_drift(x) + root * kick
-            yield dt, x
-
-    @property
-    def _forms_matrix(self):
-        return callable(self.diffusion) and not self.noise_dimension
+from sgdbook.engines import SimulationError, choose, place, watch
+from sgdbook.process import Process, Whole, require_step
 
 
 @dataclass(frozen=True)
@@ -165,15 +30,29 @@ class Observable:
 
     Attributes
     ----------
-    mean, stderr : torch.Tensor, shape (records,)
-        Mean over the paths at each recorded time, and its standard error.
+    mean : torch.Tensor, shape (records,)
+        Mean over the paths at each recorded time.
+    variance : torch.Tensor, shape (records,)
+        Variance over the paths; NaN if there is one path.
+    paths : int
     time_average : torch.Tensor, shape (paths,)
         Mean over the recorded times of each path: independent samples.
     """
 
     mean: torch.Tensor
-    stderr: torch.Tensor
+    variance: torch.Tensor
+    paths: int
     time_average: torch.Tensor
+
+    @property
+    def stderr(self):
+        """Return the standard error of the mean, shape (records,)."""
+        if self.paths == 1:
+            raise ValueError(
+                "a standard error needs at least 2 paths; got an ensemble of 1. Raise "
+                "paths, or use the time average of one long path with care."
+            )
+        return (self.variance / self.paths).sqrt()
 
 
 @dataclass(frozen=True)
@@ -187,6 +66,8 @@ class Ensemble:
     times : torch.Tensor, shape (records,)
         The recorded times, float64 on the CPU.
     observables : dict of str to Observable
+    engine : str
+        Which engine moved the paths.
     history : torch.Tensor, shape (records, paths, d), or None
         The recorded states, if they were kept.
     """
@@ -194,6 +75,7 @@ class Ensemble:
     states: torch.Tensor
     times: torch.Tensor
     observables: dict[str, Observable]
+    engine: str
     history: torch.Tensor | None = None
 
     def __getitem__(self, name):
@@ -210,7 +92,7 @@ class Ensemble:
         paths, d = self.states.shape
         return (
             f"Ensemble({paths} paths, d = {d}, {len(self.times)} records, observables "
-            f"{sorted(self.observables)})"
+            f"{sorted(self.observables)}, engine {self.engine!r})"
         )
 
 
@@ -218,29 +100,35 @@ def simulate(
     process,
     start,
     *,
-    steps,
     generator,
+    steps=None,
     dt=None,
+    time=None,
     paths=None,
     observables=None,
     every=1,
     burn_in=0,
     keep=False,
+    scheme=None,
+    engine="auto",
+    guard=True,
 ):
     r"""Move an ensemble of independent paths, and record observables.
 
     Parameters
     ----------
-    process : Process or sgdbook.sgd.SGD
+    process : sgdbook.process.Process or sgdbook.sgd.SGD
         What moves the paths; ``SDE.process()`` makes one from SymPy.
     start : torch.Tensor, shape (d,) or (paths, d)
         Where the paths start; its dtype and device are those of the simulation.
-    steps : int
-        Number of steps.
     generator : torch.Generator
         On the device of ``start``.
+    steps : int
+        Number of steps.
     dt : float
         Time step of an SDE; SGD has its learning rate instead.
+    time : float, optional
+        In place of ``steps``: how long, a multiple of dt.
     paths : int, optional
         Number of paths, if ``start`` is one point.
     observables : dict of str to callable, optional
@@ -250,6 +138,16 @@ def simulate(
         Record at the steps burn_in, burn_in + every, ...; step 0 is the start.
     keep : bool
         Whether to keep the recorded states; they need records x paths x d numbers.
+    scheme : {"euler-maruyama", "platen"}, optional
+        Weak order 1 (the default), or 2 at two to three times the cost for additive
+        noise, :math:`2m^2` evaluations of B for m Wiener processes else.
+    engine : {"auto", "eager", "compiled"}
+        ``"auto"`` compiles where eager steps would take longer than half a minute, and
+        ``every``, ``burn_in`` and ``steps`` are multiples of 4; compiling takes ten to
+        thirty seconds.
+    guard : bool
+        Whether to stop if dt is beyond the limit of stability at 64 of the starting
+        points or of the final ones; looked at for d up to 16.
 
     Returns
     -------
@@ -259,9 +157,11 @@ def simulate(
     ------
     TypeError, ValueError
         If an argument is of the wrong kind, shape or range.
+    MemoryError
+        If the paths, or the history that is to be kept, do not fit.
     SimulationError
-        If a path becomes infinite or NaN; names the path, the step and the likely
-        cause.
+        If a path becomes infinite or NaN, naming the path, the step and the likely
+        cause; or if dt is beyond the limit of stability.
 
     Examples
     --------
@@ -278,13 +178,87 @@ def simulate(
     >>> bool((samples.mean() - 1 / 0.95).abs() < 5 * samples.std() / 2000**0.5)
     True
     """
-    x = _start(start, paths, process)
-    _door.require_positive_integer(steps, "steps")
+    steps = _number_of_steps(steps, time, dt)
     _door.require_positive_integer(every, "every")
     if not _door.is_integer(burn_in) or not 0 <= burn_in <= steps:
         raise ValueError(
             f"burn_in must be an integer from 0 to steps = {steps}; got {burn_in!r}."
         )
+    x = _start(start, paths, process)
+    _require_generator(generator, x)
+    functions = {
+        name: _function(f, name, process) for name, f in (observables or {}).items()
+    }
+    records = range(burn_in, steps + 1, every)
+    if keep:
+        _door.require_memory(
+            len(records) * x.numel() * x.element_size(),
+            x.device,
+            f"the history of {len(records)} records, {len(x)} paths, d = {x.shape[1]}",
+            "Raise every, lower paths, or leave keep out and use observables.",
+        )
+    if isinstance(process, Process):
+        require_step(dt)
+    _require_finite_start(process, x)
+    watch(guard, process, x, dt)
+    moves = choose(engine, process, x, generator, dt, scheme, [*records, steps])
+    variance, means = {name: [] for name in functions}, {name: [] for name in functions}
+    times, totals, history = [], {name: 0.0 for name in functions}, []
+    with tqdm(total=steps, delay=2, disable=None, leave=False, unit="step") as bar:
+        for stop in sorted({*records, steps}):
+            bar.update(stop - moves.step)
+            x = moves.to(stop)
+            if stop < burn_in or (stop - burn_in) % every:
+                continue
+            times.append(moves.time)
+            for name, function in functions.items():
+                values = _values(function(x), name, x)
+                means[name].append(values.mean())
+                variance[name].append(_variance(values))
+                totals[name] = totals[name] + values
+            if keep:
+                history.append(x)
+    watch(guard, process, x, dt)
+    recorded = {
+        name: Observable(
+            torch.stack(means[name]),
+            torch.stack(variance[name]),
+            len(x),
+            totals[name] / len(times),
+        )
+        for name in functions
+    }
+    return Ensemble(
+        x,
+        torch.tensor(times, dtype=torch.float64),
+        recorded,
+        moves.name,
+        torch.stack(history) if keep else None,
+    )
+
+
+def _number_of_steps(steps, time, dt):
+    """Return the number of steps, given as such or as a time."""
+    if (steps is None) == (time is None):
+        raise ValueError(
+            f"give either steps or time; got steps = {steps!r}, time = {time!r}."
+        )
+    if time is not None:
+        hint = "Give time and dt, or steps."
+        _door.require_number(time, "time", positive=True, hint=hint)
+        _door.require_number(dt, "dt", positive=True, hint=hint)
+        steps = round(time / dt)
+        if steps < 1 or abs(steps * dt - time) > 1e-9 * time:
+            raise ValueError(
+                f"time must be a multiple of dt; got {time:g} = {time / dt:.6g} x "
+                f"{dt:g}. Take dt = {time / max(1, math.ceil(time / dt)):.12g}."
+            )
+    _door.require_positive_integer(steps, "steps")
+    return steps
+
+
+def _require_generator(generator, x):
+    """Stop where the generator is none, or is elsewhere."""
     if not isinstance(generator, torch.Generator):
         raise TypeError(
             f"generator must be a torch.Generator; got {type(generator).__name__}. "
@@ -295,41 +269,6 @@ def simulate(
             f"generator lives on {generator.device}, start on {x.device}. Make both "
             "on one device."
         )
-    functions = {
-        name: _function(f, name, process) for name, f in (observables or {}).items()
-    }
-    _require_finite(x, 0, x, 0.0)
-    moves = process.steps(x, generator, dt)
-    times, means, history = [], {name: [] for name in functions}, []
-    totals = {name: 0.0 for name in functions}
-    time, length = 0.0, 0.0
-    for step in range(steps + 1):
-        if step:
-            before = x
-            length, x = next(moves)
-            time += length
-            _require_finite(x, step, before, length)
-        if step < burn_in or (step - burn_in) % every:
-            continue
-        times.append(time)
-        for name, function in functions.items():
-            values = _values(function(x), name, x)
-            means[name].append(_mean_and_error(values))
-            totals[name] = totals[name] + values
-        if keep:
-            history.append(x)
-    recorded = {
-        name: Observable(
-            *torch.stack(means[name]).T, time_average=totals[name] / len(times)
-        )
-        for name in functions
-    }
-    return Ensemble(
-        x,
-        torch.tensor(times, dtype=torch.float64),
-        recorded,
-        torch.stack(history) if keep else None,
-    )
 
 
 def _start(start, paths, process):
@@ -339,7 +278,7 @@ def _start(start, paths, process):
         _door.require_positive_integer(paths, "paths")
     if start.ndim == 1 and paths is not None:
         start = start.expand(paths, -1)
-    if start.ndim != 2 or paths not in (None, len(start)):
+    if start.ndim != 2 or not len(start) or paths not in (None, len(start)):
         raise ValueError(
             f"start must have shape (paths, d), or (d,) together with paths=; got "
             f"{tuple(start.shape)} and paths = {paths}. For one variable that starts "
@@ -351,6 +290,13 @@ def _start(start, paths, process):
             f"start must have d = {d} coordinates; got {start.shape[1]}. Give one for "
             "every variable of the process."
         )
+    size = start.numel() * start.element_size()
+    _door.require_memory(
+        8 * size,
+        start.device,
+        f"an ensemble of {len(start)} paths with d = {start.shape[1]}",
+        "Lower paths, or use float32.",
+    )
     return start.clone()
 
 
@@ -383,27 +329,36 @@ def _values(values, name, x):
     return values
 
 
-def _mean_and_error(values):
-    """Return mean and standard error, shape (2,), of independent values."""
-    if len(values) == 1:
-        return torch.stack([values[0], torch.full_like(values[0], math.inf)])
-    return torch.stack([values.mean(), values.std() / math.sqrt(len(values))])
+def _variance(values):
+    """Return the variance, NaN if there is one value."""
+    return values.var() if len(values) > 1 else values.new_full((), math.nan)
 
 
-def _require_finite(x, step, before, length):
-    """Stop at a path that is infinite or NaN."""
-    if bool(torch.isfinite(x).all()):
-        return
-    path = int((~torch.isfinite(x).all(dim=1)).nonzero()[0])
-    if step == 0:
+def _require_finite_start(process, x):
+    """Stop where a starting point, or drift or diffusion there, is not finite."""
+    if not bool(torch.isfinite(x).all()):
+        path = int((~torch.isfinite(x).all(dim=1)).nonzero()[0])
         raise ValueError(
             f"start must be finite; path {path} is {x[path].tolist()}. Look at where "
             "it was made."
         )
-    last = [f"{v:.3g}" for v in before[path, :4].tolist()]
-    last += ["..."] if x.shape[1] > 4 else []
-    raise SimulationError(
-        f"path {path} of {len(x)} became infinite or NaN at step {step}, from "
-        f"({', '.join(last)}). The likely cause is the step {length:g}: it is too "
-        "large for the drift there. Lower it, or start closer."
-    )
+    if not isinstance(process, Process):
+        return
+    Whole(process, x)  # stops where the diffusion has another shape
+    drift = process.ito_drift(x)
+    if drift.shape != x.shape:
+        raise ValueError(
+            f"drift must return shape (paths, d) = {tuple(x.shape)}; got "
+            f"{tuple(drift.shape)}. Keep both axes, for instance x[:, :1]."
+        )
+    parts = {"drift": drift}
+    if callable(process.diffusion) and not process.noise_dimension:
+        parts["diffusion"] = process.diffusion(x)
+    for name, values in parts.items():
+        bad = (~torch.isfinite(values.reshape(len(values), -1)).all(dim=1)).nonzero()
+        if len(bad):
+            raise ValueError(
+                f"{name} must be finite where the paths start; at {place(x, bad[0])} "
+                "it is not. Look for a division by zero or the root of a negative "
+                "number."
+            )
