@@ -17,7 +17,8 @@ import torch
 
 from benchmarks.harness import Method, absent, peer, race, save, threads
 from sgdbook.compiled import CompiledSteps, by_coordinate
-from sgdbook.process import ByCoordinate, Process
+from sgdbook.process import Process
+from sgdbook.schemes import ByCoordinate
 from sgdbook.simulate import simulate
 
 PATHS, STEPS, DT = 100_000, 256, 0.01
@@ -107,7 +108,13 @@ def ours(kind, device="cpu"):
             1,
         )
 
-    process = Process(slopes, S if kind == "constant" else spread, dimension=d)
+    plane = (lambda *x: drift(kind, x), lambda *x: [[S, 0], [0, R]])
+    process = Process(
+        slopes,
+        S if kind == "constant" else spread,
+        dimension=d,
+        coordinates=plane if kind == "plane" else None,  # as SDE.process would
+    )
     start = torch.tensor(START[:d], device=device).repeat(PATHS, 1)
     rng = torch.Generator(device).manual_seed(0)
     began = time.perf_counter()

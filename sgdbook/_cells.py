@@ -39,7 +39,8 @@ class Cells:
     """
 
     def __init__(self, process, low, high, cells, ends, device, limit):
-        d = getattr(process, "dimension", None)
+        _door.require_process(process)
+        d = process.dimension
         if d not in (1, 2) or not hasattr(process, "ito_drift"):
             raise ValueError(
                 "process must be a Process in one or two dimensions; got "

@@ -40,6 +40,15 @@ def require_one_of(value, choices, name, hint):
         )
 
 
+def require_process(process):
+    """Stop where the process is none, such as an SDE that was not made into one."""
+    if not hasattr(process, "dimension"):
+        raise TypeError(
+            f"process must be a Process; got {type(process).__name__}. An SDE makes "
+            "one: sde.process({symbol: value})."
+        )
+
+
 def require_floating_dtype(dtype):
     """Stop where dtype is not a floating-point type of torch."""
     if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:

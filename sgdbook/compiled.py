@@ -9,10 +9,13 @@ stay in registers from the first step to the last.  The noise is that of
 
 from __future__ import annotations
 
+import operator
+import sys
+
 import torch
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from sgdbook.process import draws, scheme_of
+from sgdbook.schemes import draws, scheme_of
 from sgdbook.threefry import new_key, normals
 
 NUMBERS = 8
@@ -49,10 +52,14 @@ def eager_seconds(x, steps):
     return steps * (a_step + x.numel() * a_number)
 
 
-def pays(x, steps):
-    """Say whether eager steps would take much longer than compiling."""
+def pays(x, steps, evaluations):
+    """Say whether eager steps would take much longer than compiling.
+
+    Compiling takes the longer, the more often a step draws noise and evaluates drift
+    and diffusion; beyond 20 times it takes minutes.
+    """
     known = x.dtype in DTYPES and x.device.type in _EAGER
-    return known and eager_seconds(x, steps) > WORTH
+    return known and evaluations <= 20 and eager_seconds(x, steps) > WORTH
 
 
 class CompileError(RuntimeError):
@@ -223,6 +230,7 @@ def compile_chunk(function, example, made, what):
         return made[what]
     try:
         graph = make_fx(lambda *at: function(*at), tracing_mode="symbolic")(*example)
+        _skip_stacks(graph.graph)
         graph.graph.eliminate_dead_code()  # forward mode leaves questions about sizes
         graph.recompile()
         fused = torch.compile(graph, dynamic=True, fullgraph=True)
@@ -235,6 +243,30 @@ def compile_chunk(function, example, made, what):
         ) from problem
     made[what] = fused
     return fused
+
+
+def _skip_stacks(graph):
+    """Let what takes one coordinate out of stacked ones take the coordinate itself.
+
+    Drifts of (paths, d) are written with ``x[:, 0]`` and ``torch.stack``; the compiler
+    would write the stack to memory.
+    """
+    take, stack = torch.ops.aten.select.int, torch.ops.aten.stack.default
+    unbind, cut = torch.ops.aten.unbind.int, torch.ops.aten.slice.Tensor
+    for node in graph.nodes:
+        if node.target is operator.getitem and node.args[0].target is unbind:
+            source, index = node.args[0].args[0], node.args[1]
+            axis = (*node.args[0].args, 0)[1]
+        elif node.target is take:
+            source, axis, index = node.args
+        else:
+            continue
+        while source.target is cut and source.args[2:] in ((0, sys.maxsize), ()):
+            source = source.args[0]
+        if source.target is stack:
+            parts, other = (*source.args, 0)[:2]
+            if axis % 2 == other % 2 == 1 and -len(parts) <= index < len(parts):
+                node.replace_all_uses_with(parts[index])
 
 
 def by_coordinate(x):

@@ -115,7 +115,7 @@ def mean_of_sgd(process, start, *, steps, paths, generator, every=None):
     TypeError, ValueError
         If an argument is of the wrong kind, shape or range; if the process' gradient
         of a batch is not the mean of the samples' gradients, as is seen at the start.
-    sgdbook.simulate.SimulationError
+    sgdbook.engines.SimulationError
         If a path becomes infinite or NaN.
 
     References

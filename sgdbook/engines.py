@@ -12,7 +12,8 @@ import warnings
 import torch
 
 from sgdbook import _door, compiled
-from sgdbook.process import ByCoordinate, Process, draws, stability_limit
+from sgdbook.process import Process, stability_limit
+from sgdbook.schemes import ByCoordinate, Whole, draws, evaluations
 
 ENGINES = ("auto", "eager", "compiled")
 LOOK = 1024  # compiled steps between two looks for NaN
@@ -92,6 +93,7 @@ def choose(engine, process, x, generator, dt, scheme, stops):
             f"{process!r} steps by itself: it has no scheme and no compiled form. "
             "Leave scheme and engine out."
         )
+    kind = scheme or "euler-maruyama"
     aligned = all(stop % 4 == 0 for stop in stops)
     state = generator.get_state()
     if engine == "compiled" or (
@@ -99,7 +101,7 @@ def choose(engine, process, x, generator, dt, scheme, stops):
         and sde
         and aligned
         and len(x) > 1
-        and compiled.pays(x, stops[-1])
+        and compiled.pays(x, stops[-1], evaluations(Whole(process, x), kind))
     ):
         try:
             return Compiled(process, x, generator, dt, scheme, stops)
@@ -115,11 +117,11 @@ def choose(engine, process, x, generator, dt, scheme, stops):
     return Eager(process, x, generator, dt, scheme)
 
 
-def watch(guard, process, x, dt):
-    """Stop where the step is beyond the limit of stability."""
+def watch(guard, process, x, dt, share=0.0):
+    """Stop where the step is beyond the limit of stability, at more than a share."""
     if not guard or not isinstance(process, Process) or x.shape[1] > 16:
         return
-    limit, path = stability_limit(process, x)
+    limit, path = stability_limit(process, x, share)
     if dt is not None and dt > 1.01 * limit:
         raise SimulationError(
             f"the step dt = {dt:g} must be below {limit:.3g}, the limit of stability "

@@ -97,6 +97,7 @@ def first_passage_time(process, start, *, left, right, moments=1):
     >>> round(first_passage_time(free, 0.0, **ends).mean, 12)
     0.5
     """
+    _door.require_process(process)
     _door.require_positive_integer(moments, "moments")
     (left_kind, low), (right_kind, high) = _ends(process, start, left, right)
     coefficients = _Coefficients(process)
@@ -283,7 +284,13 @@ def _ends(process, start, left, right):
     if not math.isfinite(start):
         raise ValueError(f"start must be finite; got {start!r}.")
     ends = []
-    for name, (kind, place) in {"left": left, "right": right}.items():
+    for name, end in {"left": left, "right": right}.items():
+        if not isinstance(end, tuple | list) or len(end) != 2:
+            raise ValueError(
+                f"the {name} end must be a kind and a place; got {end!r}. Pass "
+                'for instance ("natural", math.inf) or ("absorbing", 1.0).'
+            )
+        kind, place = end
         _door.require_one_of(kind, KINDS, f"kind of the {name} end", "Choose one.")
         place = float(place)
         if math.isnan(place) or (math.isinf(place) and kind != "natural"):

@@ -58,7 +58,7 @@ class FokkerPlanck:
     ----------
     axes : tuple of torch.Tensor
         Centres along each axis, for plots.
-    points : torch.Tensor, shape (*cells, d)
+    points : torch.Tensor, shape (cells..., d)
         Centres of the cells.
     volume : float
         Of one cell; ``p.sum() * volume`` is the mass.
@@ -157,13 +157,15 @@ class FokkerPlanck:
             )
         if self._grid.open_line:
             edge = self._grid.edges[0]
-            values = eigh_tridiagonal(
+            values, modes = eigh_tridiagonal(
                 -self._grid.out,
                 np.sqrt(edge.up * edge.down),
-                eigvals_only=True,
                 select="i",
                 select_range=(n - k, n - 1),
-            )[::-1].copy()
+            )
+            values = values[::-1].copy()
+            for mode in modes.T:  # squared: density times eigenfunction squared
+                self._grid.require_confined(mode**2)
             if not self._grid.absorbs:
                 self.stationary()  # stops where the process is not confined
             elif "natural" in self._grid.ends[0]:

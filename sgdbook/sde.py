@@ -9,6 +9,8 @@ generator, the Fokker-Planck equation, and the torch functions to simulate it wi
 
 from __future__ import annotations
 
+from functools import cached_property
+
 import sympy as sp
 
 from sgdbook.bridge import evaluate, to_torch
@@ -89,7 +91,7 @@ class SDE:
         rate = (self.diffusion * self.diffusion.T).applyfunc(sp.simplify)
         return _unwrap(rate)
 
-    @property
+    @cached_property
     def ito_drift(self):
         r"""Return the drift of the same process in Itô's convention.
 
@@ -178,7 +180,7 @@ class SDE:
 
         Returns
         -------
-        sgdbook.simulate.Process
+        sgdbook.process.Process
             In Itô's convention, with the correction of the drift made here; it
             computes in the dtype of the paths.
 
@@ -229,9 +231,13 @@ class SDE:
         b = on_paths(diffusion.diagonal().T if diagonal else diffusion)
         slopes = [compiled(expr) for expr in drift]
         entries = [[entry(diffusion[i, j]) for j in range(m)] for i in range(d)]
+        whole = (lambda x: b(x)[..., 0]) if diagonal else b
+        if diagonal and all(row[i] == entries[0][0] for i, row in enumerate(entries)):
+            first = entries[0][0]
+            whole = first if not callable(first) and first >= 0 else whole
         return Process(
             lambda x: a(x)[..., 0],
-            (lambda x: b(x)[..., 0]) if diagonal else b,
+            whole,
             dimension=d,
             observable=lambda expr: on_paths(sp.sympify(expr)),
             coordinates=(

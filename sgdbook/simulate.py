@@ -21,7 +21,8 @@ from tqdm import tqdm
 
 from sgdbook import _door
 from sgdbook.engines import SimulationError, choose, place, watch
-from sgdbook.process import Process, Whole, require_step
+from sgdbook.process import Process, require_step
+from sgdbook.schemes import Whole
 
 
 @dataclass(frozen=True)
@@ -135,7 +136,8 @@ def simulate(
         Functions from (paths, d) to (paths,); for a process from SymPy also
         expressions in its variables.
     every, burn_in : int
-        Record at the steps burn_in, burn_in + every, ...; step 0 is the start.
+        Record at the steps burn_in, burn_in + every, ...; step 0 is the start.  If
+        there is nothing to record, only the end is.
     keep : bool
         Whether to keep the recorded states; they need records x paths x d numbers.
     scheme : {"euler-maruyama", "platen"}, optional
@@ -146,8 +148,8 @@ def simulate(
         ``every``, ``burn_in`` and ``steps`` are multiples of 4; compiling takes ten to
         thirty seconds.
     guard : bool
-        Whether to stop if dt is beyond the limit of stability at 64 of the starting
-        points or of the final ones; looked at for d up to 16.
+        Whether to stop if dt is beyond the limit of stability at a starting point, or
+        at more than a twentieth of the final ones; looked at for 64 points, d to 16.
 
     Returns
     -------
@@ -178,6 +180,7 @@ def simulate(
     >>> bool((samples.mean() - 1 / 0.95).abs() < 5 * samples.std() / 2000**0.5)
     True
     """
+    _door.require_process(process)
     steps = _number_of_steps(steps, time, dt)
     _door.require_positive_integer(every, "every")
     if not _door.is_integer(burn_in) or not 0 <= burn_in <= steps:
@@ -189,7 +192,7 @@ def simulate(
     functions = {
         name: _function(f, name, process) for name, f in (observables or {}).items()
     }
-    records = range(burn_in, steps + 1, every)
+    records = range(burn_in, steps + 1, every) if functions or keep else (steps,)
     if keep:
         _door.require_memory(
             len(records) * x.numel() * x.element_size(),
@@ -203,12 +206,13 @@ def simulate(
     watch(guard, process, x, dt)
     moves = choose(engine, process, x, generator, dt, scheme, [*records, steps])
     variance, means = {name: [] for name in functions}, {name: [] for name in functions}
-    times, totals, history = [], {name: 0.0 for name in functions}, []
+    times, totals = [], {name: 0.0 for name in functions}
+    history = x.new_empty(len(records), *x.shape) if keep else None
     with tqdm(total=steps, delay=2, disable=None, leave=False, unit="step") as bar:
         for stop in sorted({*records, steps}):
             bar.update(stop - moves.step)
             x = moves.to(stop)
-            if stop < burn_in or (stop - burn_in) % every:
+            if stop not in records:
                 continue
             times.append(moves.time)
             for name, function in functions.items():
@@ -217,8 +221,8 @@ def simulate(
                 variance[name].append(_variance(values))
                 totals[name] = totals[name] + values
             if keep:
-                history.append(x)
-    watch(guard, process, x, dt)
+                history[len(times) - 1] = x
+    watch(guard, process, x, dt, share=0.05)
     recorded = {
         name: Observable(
             torch.stack(means[name]),
@@ -233,7 +237,7 @@ def simulate(
         torch.tensor(times, dtype=torch.float64),
         recorded,
         moves.name,
-        torch.stack(history) if keep else None,
+        history,
     )
 
 
@@ -355,6 +359,11 @@ def _require_finite_start(process, x):
     if callable(process.diffusion) and not process.noise_dimension:
         parts["diffusion"] = process.diffusion(x)
     for name, values in parts.items():
+        if values.dtype != x.dtype:
+            raise TypeError(
+                f"{name} must return {x.dtype} like start; got {values.dtype}. Convert "
+                "start, or the tensors that the function uses."
+            )
         bad = (~torch.isfinite(values.reshape(len(values), -1)).all(dim=1)).nonzero()
         if len(bad):
             raise ValueError(

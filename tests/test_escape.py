@@ -187,3 +187,10 @@ def test_more_doors():
     kink = Process(lambda y: -y.sign() * (1 + 0.1 * (1e6 * y).sin()), 1.0, dimension=1)
     with pytest.raises(ArithmeticError, match=r"not resolved|reached a relative error"):
         first_passage_time(kink, 0.01, **good)
+
+
+@pytest.mark.parametrize("end", [None, "natural", ("natural",)])
+def test_an_end_is_a_kind_and_a_place(end):
+    process = Process(lambda x: -x, 1.0, dimension=1)
+    with pytest.raises(ValueError, match="left end must be a kind and a place; got"):
+        first_passage_time(process, 0.0, left=end, right=("absorbing", 1.0))

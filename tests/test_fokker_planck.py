@@ -490,7 +490,7 @@ def test_natural_ends_must_not_matter():
     ("process", "box", "options", "text"),
     [
         (Process(lambda x: x, 1.0, dimension=3), (0, 1, 9), {}, "one or two dimens"),
-        ("SGD", (0, 1, 9), {}, "one or two dimensions; got 'SGD'"),
+        ("SGD", (0, 1, 9), {}, "must be a Process; got SGD"),
         (OU, (1, 1, 9), {}, "finite low < high; got 1 and 1"),
         (OU, (0, math.inf, 9), {}, "finite low < high; got 0 and inf"),
         (OU, ("0", 1, 9), {}, "low must be a number, or one for each of 1 axes"),
@@ -604,3 +604,13 @@ def test_results_come_to_the_device():
     assert grid.evolve(p, [1.0]).is_cuda
     assert grid.expectation(lambda x: x[:, 0] ** 2, [1.0]).is_cuda
     torch.testing.assert_close(p.cpu(), FokkerPlanck(WELLS, -2, 2, 40).stationary())
+
+
+def test_a_mode_that_reaches_a_natural_end():
+    """Heavy tails: the density is negligible at the end, the fourth mode is not."""
+    process = Process(lambda x: -x, lambda x: (0.2 + 0.2 * x**2).sqrt(), dimension=1)
+    grid = FokkerPlanck(process, -12, 12, 1200)
+    gap = richardson(lambda n: FokkerPlanck(process, -12, 12, n).spectrum(2), 600)
+    assert gap.value.tolist() == pytest.approx([0, -1], abs=1e-5)
+    with pytest.raises(ValueError, match="the process is not confined"):
+        grid.spectrum(5)
