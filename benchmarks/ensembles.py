@@ -21,7 +21,7 @@ from sgdbook.process import Process
 from sgdbook.schemes import ByCoordinate
 from sgdbook.simulate import simulate
 
-PATHS, STEPS, DT = 100_000, 256, 0.01
+PATHS, STEPS, DT = 100_000, 512, 0.01
 START = (0.5, -0.5)
 ROOT = math.sqrt(DT)
 S, R = 0.7, 0.5

@@ -90,3 +90,17 @@ def require_memory(need, device, what, hint):
             f"{what} needs {need / 2**30:.3g} GiB; {free / 2**30:.3g} GiB are free. "
             f"{hint}"
         )
+
+
+def require_generator(generator, tensor, name):
+    """Stop where the generator is none, or not on the tensor's device."""
+    if not isinstance(generator, torch.Generator):
+        raise TypeError(
+            f"generator must be a torch.Generator; got {type(generator).__name__}. "
+            "Make one with sgdbook.devices.generator(seed, device)."
+        )
+    if generator.device.type != tensor.device.type:
+        raise ValueError(
+            f"generator lives on {generator.device}, {name} on {tensor.device}. Make "
+            "both on one device."
+        )

@@ -129,9 +129,12 @@ class CompiledSteps:
             yield x
 
     def chunk(self, x, paths, key, dt, block):
-        """Return the positions (d, paths) after one chunk of steps."""
+        """Move the positions (d, paths) by one chunk of steps, where they are.
+
+        Memory that is asked for anew costs as much as the steps.
+        """
         *_, last = self.moves(list(x.unbind(0)), paths, key, dt, block, self.length)
-        return torch.stack(last)
+        return x.copy_(torch.stack(last))
 
     def blocks(self, step):
         """Return the number of the block that a step begins with, as a tensor."""
@@ -152,8 +155,9 @@ class CompiledSteps:
         -------
         torch.Tensor, shape (d, paths)
         """
+        x = x.clone()
         for k in range(step, step + count, self.length):
-            x = self._chunk(x, self.paths, self.key, self.dt, self.blocks(k))
+            self._chunk(x, self.paths, self.key, self.dt, self.blocks(k))
         return x
 
     def retrace(self, x, step, count, path):

@@ -188,7 +188,7 @@ def simulate(
             f"burn_in must be an integer from 0 to steps = {steps}; got {burn_in!r}."
         )
     x = _start(start, paths, process)
-    _require_generator(generator, x)
+    _door.require_generator(generator, x, "start")
     functions = {
         name: _function(f, name, process) for name, f in (observables or {}).items()
     }
@@ -259,20 +259,6 @@ def _number_of_steps(steps, time, dt):
             )
     _door.require_positive_integer(steps, "steps")
     return steps
-
-
-def _require_generator(generator, x):
-    """Stop where the generator is none, or is elsewhere."""
-    if not isinstance(generator, torch.Generator):
-        raise TypeError(
-            f"generator must be a torch.Generator; got {type(generator).__name__}. "
-            "Make one with sgdbook.devices.generator(seed, device)."
-        )
-    if generator.device.type != x.device.type:
-        raise ValueError(
-            f"generator lives on {generator.device}, start on {x.device}. Make both "
-            "on one device."
-        )
 
 
 def _start(start, paths, process):

@@ -490,7 +490,7 @@ def test_natural_ends_must_not_matter():
     ("process", "box", "options", "text"),
     [
         (Process(lambda x: x, 1.0, dimension=3), (0, 1, 9), {}, "one or two dimens"),
-        ("SGD", (0, 1, 9), {}, "must be a Process; got SGD"),
+        ("SGD", (0, 1, 9), {}, "one or two dimensions; got SGD"),
         (OU, (1, 1, 9), {}, "finite low < high; got 1 and 1"),
         (OU, (0, math.inf, 9), {}, "finite low < high; got 0 and inf"),
         (OU, ("0", 1, 9), {}, "low must be a number, or one for each of 1 axes"),
