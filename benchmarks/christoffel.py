@@ -176,6 +176,7 @@ def contest(d, rivals, *, goal="", targets=None):
         targets=targets,
         rounds=9,
         patience=2.0,
+        limit=60.0,
         error_name="relative error",
     )
 

@@ -67,6 +67,8 @@ def orthonormal(columns):
     float64, takes them away.
     """
     basis = torch.linalg.qr(columns)[0]
+    if len(basis) < _PART:
+        return basis
     gram = sum(part.T @ part for part in map(torch.Tensor.double, basis.split(_PART)))
     turn = 1.5 * torch.eye(len(gram), dtype=gram.dtype, device=gram.device) - gram / 2
     return basis @ turn.to(basis)
