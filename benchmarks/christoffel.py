@@ -202,6 +202,7 @@ def main():
                 "geomstats": {"ratio": 1000},
                 "all derivatives of G (jacfwd)": {"ratio": 20},
                 "differences along coordinates": {"ratio": 20},
+                "derivatives of v·Gv, G formed": {"ratio": 20},
             },
         ),
         contest(325, dict(list(without.items())[1:])),

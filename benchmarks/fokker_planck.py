@@ -206,6 +206,12 @@ def main():
             "fplanck",
             "",
         ),
+        (
+            "fplanck, n = 50 and 100, Richardson",
+            if_there(fplanck, lambda: extrapolated(lambda n: with_fplanck(n, 2), 50)),
+            "fplanck",
+            "",
+        ),
         ("FiPy, n = 100", if_there(fipy, lambda: with_fipy(100, 2)), "fipy", ""),
         (
             "py-pde, n = 100",

@@ -108,8 +108,8 @@ class Cells:
                 if kind == "natural" and not share <= NEGLIGIBLE:
                     raise ValueError(
                         f"the process is not confined: at the natural end {place:g} of "
-                        f"axis {k} the density is {share:.1e} of its maximum. Move the "
-                        "end outwards, or make it reflecting."
+                        f"axis {k} the density, or a mode asked for, is {share:.1e} of "
+                        "its maximum. Move the end outwards, or make it reflecting."
                     )
 
     def interpolate(self, values, point):

@@ -92,7 +92,7 @@ class Ensemble:
         """Say how many paths, records and observables there are."""
         paths, d = self.states.shape
         return (
-            f"Ensemble({paths} paths, d = {d}, {len(self.times)} records, observables "
+            f"Ensemble({paths} paths, d = {d}, {_records(self.times)}, observables "
             f"{sorted(self.observables)}, engine {self.engine!r})"
         )
 
@@ -357,3 +357,8 @@ def _require_finite_start(process, x):
                 "it is not. Look for a division by zero or the root of a negative "
                 "number."
             )
+
+
+def _records(times):
+    """Say how many records there are."""
+    return f"{len(times)} record{'' if len(times) == 1 else 's'}"
