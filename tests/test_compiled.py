@@ -15,6 +15,7 @@ from sgdbook.schemes import ByCoordinate, scheme_of
 from sgdbook.sde import SDE
 from sgdbook.simulate import simulate
 from sgdbook.threefry import new_key, normals
+from tests.compilers import need_compiler
 
 # torch itself calls it when it compiles for the first time
 pytestmark = pytest.mark.filterwarnings(
@@ -58,6 +59,7 @@ def steps_of(process, paths=50, dtype=torch.float64, length=4, seed=3, scheme=No
 @pytest.fixture(scope="module", params=CASES.values(), ids=CASES)
 def case(request):
     """Return a process, dtype and length of chunk, compiled once a process."""
+    need_compiler()
     process, dtype, length = request.param
     steps_of(process, dtype=dtype, length=length)
     assert len(process.compiled) == 1
@@ -128,6 +130,7 @@ def test_a_path_does_not_depend_on_how_the_run_is_cut(case, monkeypatch):
 
 
 def test_a_corrected_drift_is_compiled_for_any_number_of_paths():
+    need_compiler()
     process = Process(
         lambda x: -x, lambda x: 1 + x.sin() / 2, dimension=1, convention="stratonovich"
     )

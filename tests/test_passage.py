@@ -20,7 +20,7 @@ from sgdbook.fokker_planck import FokkerPlanck
 from sgdbook.passage import Passages, simulate_passage
 from sgdbook.process import Process
 from sgdbook.sde import SDE
-from tests.conftest import need
+from tests.compilers import need_compiler
 
 # torch itself calls it when it compiles for the first time
 pytestmark = pytest.mark.filterwarnings(
@@ -536,6 +536,7 @@ def inside(x):
 @pytest.fixture(scope="module")
 def twins():
     """Compile with one path, whose two lanes are as many as there are coordinates."""
+    need_compiler()
     return disc(1)
 
 
@@ -553,8 +554,8 @@ def test_compiled_for_real(twins, monkeypatch):
     assert torch.equal(disc(40_000).times, found.times)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_on_a_gpu():
-    need(torch.cuda.is_available(), "a CUDA device")
     for engine in ("eager", "compiled"):
         found = simulate_passage(
             wiener(),
