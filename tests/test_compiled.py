@@ -270,14 +270,16 @@ def test_a_branch_on_values_is_refused():
 
 def test_without_a_compiler(monkeypatch):
     """A warning, and the numbers of the eager engine."""
-    monkeypatch.setattr("torch._inductor.config.cpp.cxx", (None, "no-such-compiler"))
-    monkeypatch.setattr("torch._inductor.config.force_disable_caches", True)
     process, at = Process(lambda x: -x, 1.0, dimension=1), torch.zeros(20, 1)
     monkeypatch.setattr(compiled, "WORTH", 0.0)
-    with pytest.warns(
-        RuntimeWarning,
-        match=r"(?s)Stepping eagerly, which takes longer: the steps could not be .*on "
-        r"a CPU a C\+\+ compiler is needed",
+    missing = {"cpp.cxx": (None, "no-such-compiler"), "force_disable_caches": True}
+    with (
+        torch._inductor.config.patch(missing),
+        pytest.warns(
+            RuntimeWarning,
+            match=r"(?s)Stepping eagerly, which takes longer: the steps could not be "
+            r".*on a CPU a C\+\+ compiler is needed",
+        ),
     ):
         found = run(process, at, steps=4, engine="auto")
     eager = run(process, at, steps=4, engine="eager")
