@@ -92,9 +92,7 @@ class Region:
             return sum(c * c for c in columns).reshape(-1)
         at, total = form.positions(x), 0.0
         for j in range(form.noises):
-            # An entry of a column may be the number 0.
-            column = [p * 0 + c for p, c in zip(x, form.column(x, j), strict=True)]
-            column = form.positions(column)
+            column = form.positions(form.column(x, j))
             total = total + torch.func.jvp(level, (at,), (column,))[1].square()
         return total
 
@@ -151,7 +149,7 @@ def in_lanes(region, process, state, generator, dt):
         return
     form = ByCoordinate(process, state.x)
     count, dtype = region.draws(form), state.x.dtype
-    length = 8 if count == 1 else 4
+    length = compiled.chunk_length((), count)
 
     def chunk(x, which, steps, surface, most, key, dt):
         now = list(x.unbind(0)), steps, surface

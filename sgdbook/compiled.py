@@ -71,7 +71,7 @@ class CompiledSteps:
 
     Parameters
     ----------
-    form : sgdbook.process.ByCoordinate
+    form : sgdbook.schemes.ByCoordinate
     x : torch.Tensor, shape (paths, d)
         float32 or float64.
     generator : torch.Generator

@@ -138,13 +138,13 @@ def explosion(process, before, path, step, length, paths=None):
         f"the step {length:g}: it is too large for the drift there. Lower it, or "
         "start closer."
     )
-    if isinstance(process, Process) and callable(process.diffusion):
-        if not process.noise_dimension:
-            if not bool(torch.isfinite(process.diffusion(x[None])).all()):
-                cause = (
-                    "the diffusion, which is not finite there. Look for the root of a "
-                    "negative number."
-                )
+    formed = isinstance(process, Process) and not process.noise_dimension
+    if formed and callable(process.diffusion):
+        if not bool(torch.isfinite(process.diffusion(x[None])).all()):
+            cause = (
+                "the diffusion, which is not finite there. Look for the root of a "
+                "negative number."
+            )
     return SimulationError(
         f"path {path} of {paths or len(before)} became infinite or NaN at step {step}, "
         f"from {place(x[None], 0)}. The likely cause is {cause}"
