@@ -9,8 +9,9 @@ cancels.  Here every function becomes a generator with a table of derivatives,
 
 and what is computed with are fractions of polynomials in the generators, reduced at
 every step.  Square roots, sines and hyperbolic cosines are algebraic over the others,
-:math:`\sin^2u=1-\cos^2u`, and are kept to powers 0 and 1.  Where the generators satisfy
-no further relation, two expressions are equal exactly if they become the same element.
+:math:`\sin^2u=1-\cos^2u`, and are kept to powers 0 and 1.  Bessel functions of whole
+orders are brought down to two.  Where the generators satisfy no further relation, two
+expressions are equal exactly if they become the same element.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import sympy as sp
 from sympy.polys.fields import field
 
 LONG = 200  # polynomials with more terms are not factored
+HIGH = 32  # of higher ones, added over the generators, only repeated factors are found
 _CIRCULAR = (sp.cos, sp.sin, sp.tan, sp.cot, sp.sec, sp.csc)
 _HYPERBOLIC = (sp.cosh, sp.sinh, sp.tanh, sp.coth, sp.sech, sp.csch)
 
@@ -38,7 +40,10 @@ class Field:
     Raises
     ------
     TypeError
-        If an expression holds something that has no derivative by SymPy.
+        If an expression holds a decimal number.
+    ZeroDivisionError
+        If an expression divides by something that is zero, or may be zero because
+        square roots in it are related and their signs not known.
 
     Examples
     --------
@@ -52,28 +57,33 @@ class Field:
     def __init__(self, expressions, coordinates, order=1):
         self.coordinates = tuple(coordinates)
         expressions = [sp.sympify(e) for e in expressions]
+        for rounded in set().union(*(e.atoms(sp.Float) for e in expressions)):
+            raise TypeError(
+                f"{rounded} is rounded. Use sp.Rational, or sp.nsimplify first."
+            )
         functions = set().union(*(e.atoms(sp.Function) for e in expressions))
         hyperbolic = {f.func for f in functions if isinstance(f, _HYPERBOLIC)}
         self._has_exp = any(f.func is sp.exp for f in functions)
         self._only_tanh = hyperbolic <= {sp.tanh}
         self._units = _units(functions)
         self._symbol = {}  # function -> its generator
+        self._depth = {}  # function -> how many derivatives are known
         self._function = {}  # generator -> its function
         self._square = {}  # algebraic generator -> its square
         self._slopes = {}  # generator -> derivatives, in generators
         trees = [self._translate(e, order) for e in expressions]
-        found = set(self.coordinates).union(
-            self._function, *(t.free_symbols for t in trees)
-        )
+        found = set(self._function).union(*(t.free_symbols for t in trees))
         for slopes in self._slopes.values():
             found |= set().union(*(s.free_symbols for s in slopes))
         for square in self._square.values():
             found |= square.free_symbols
         self._roots = sorted(self._square, key=str)
-        base = sorted(found - set(self._roots), key=str)
+        base = sorted(found - set(self._roots), key=str) or [self.coordinates[0]]
         self._field, *generators = field(base, sp.QQ)
         self._generators = dict(zip(base, generators, strict=True))
-        self._squares = [self._field.from_expr(self._square[r]) for r in self._roots]
+        self._squares = []  # as elements; a radicand holds only roots before it
+        for root in self._roots:
+            self._squares.append(self._element(self._square[root]))
         self._table = {
             g: [self._element(s) for s in slopes] for g, slopes in self._slopes.items()
         }
@@ -81,6 +91,13 @@ class Field:
             self._table[c] = [
                 self.one if c == other else {} for other in self.coordinates
             ]
+        self._factored = {}  # polynomial -> its factors
+        self._distinct = {}  # root -> the factors of its square, if none is repeated
+        for root, square in self._square.items():
+            if square.is_polynomial():
+                _, parts = sp.factor_list(square)
+                if parts and all(n == 1 for _, n in parts):
+                    self._distinct[root] = [p for p, _ in parts]
         self.elements = [self._element(t) for t in trees]
 
     # An element is a dict: which roots are multiplied (bits) -> fraction.
@@ -107,25 +124,31 @@ class Field:
         total = {}
         for one, left in a.items():
             for other, right in b.items():
-                value = left * right * self._squared(one & other)
-                bits = one ^ other
-                value = total[bits] + value if bits in total else value
-                if value:
-                    total[bits] = value
-                else:
-                    total.pop(bits, None)
+                part = {one ^ other: left * right}
+                if one & other:
+                    part = self.multiply(part, self._squared(one & other))
+                total = self.add(total, part) if total else part
         return total
 
     def invert(self, a):
-        """Return 1/a; ZeroDivisionError if a is zero."""
+        """Return 1/a; ZeroDivisionError if a is zero or divides zero."""
         if not a:
             raise ZeroDivisionError("zero has no inverse")
         if len(a) == 1:
             ((bits, value),) = a.items()
-            return {bits: 1 / (value * self._squared(bits))}
+            if not bits:
+                return {0: 1 / value}
+            return self.multiply({bits: 1 / value}, self.invert(self._squared(bits)))
         top = 1 << (max(a).bit_length() - 1)
         conjugate = {bits: -v if bits & top else v for bits, v in a.items()}
-        return self.multiply(conjugate, self.invert(self.multiply(a, conjugate)))
+        norm = self.multiply(a, conjugate)
+        if not norm:
+            raise ZeroDivisionError(
+                f"{self.expression(a)} may be zero: its square roots are related, and "
+                "their signs not known. Write one by the others, or declare positive "
+                "symbols."
+            )
+        return self.multiply(conjugate, self.invert(norm))
 
     def differentiate(self, a, number):
         """Return the derivative of an element by a coordinate, given its number."""
@@ -158,31 +181,32 @@ class Field:
         return total.xreplace(self._function)
 
     def _squared(self, bits):
-        product = self._field.one
+        product = self.one
         for n, square in enumerate(self._squares):
             if bits >> n & 1:
-                product = product * square
+                product = self.multiply(product, square)
         return product
 
     def _factors(self, polynomial):
-        if len(polynomial) > LONG:
-            return {polynomial.as_expr(): 1}
-        content, factors = polynomial.factor_list()
-        found = {sp.QQ.to_sympy(content): 1}
-        return found | {f.as_expr(): n for f, n in factors}
+        if polynomial not in self._factored:
+            found = {polynomial.as_expr(): 1}
+            if len(polynomial) <= LONG:
+                high = sum(polynomial.degrees()) > HIGH
+                split = polynomial.sqf_list if high else polynomial.factor_list
+                content, factors = split()
+                found = {sp.QQ.to_sympy(content): 1}
+                found |= {f.as_expr(): n for f, n in factors}
+            self._factored[polynomial] = found
+        return dict(self._factored[polynomial])
 
     def _absorb(self, factors, powers, sign):
         """Turn (1 - cos)(1 + cos) into sin², as far as both are there."""
-        for root, square in self._square.items():
-            _, parts = sp.factor_list(square)
-            names = [p for p, _ in parts]
-            if not all(n == 1 for _, n in parts):
-                continue
+        for root, names in self._distinct.items():
             match = [next((f for f in factors if f in (p, -p)), None) for p in names]
-            if not parts or None in match:
+            if None in match:
                 continue
             least = min(factors[m] for m in match)
-            ratio = sp.cancel(sp.Mul(*match) / square)
+            ratio = sp.cancel(sp.Mul(*match) / self._square[root])
             for m in match:
                 factors[m] -= least
             number = sp.Integer(1)
@@ -192,12 +216,10 @@ class Field:
 
     def _translate(self, e, order):
         """Return an expression with generators in the place of functions."""
-        if e.is_Rational or (e.is_Symbol and e not in self._symbol):
+        if e.is_Rational or e.is_Symbol:
             return e
-        if e in self._symbol:
+        if self._depth.get(e, -1) >= order:
             return self._symbol[e]
-        if e.is_Float:
-            raise TypeError(f"{e} is rounded. Use sp.Rational, or sp.nsimplify first.")
         if e.is_Add or e.is_Mul or (e.is_Pow and e.exp.is_Integer):
             return e.func(*(self._translate(a, order) for a in e.args))
         if e is sp.I or (e.is_Pow and e.exp.is_Rational and e.exp.q == 2):
@@ -253,7 +275,7 @@ class Field:
 
     def _pair(self, m, circular, order):
         even, odd = (sp.cos, sp.sin) if circular else (sp.sinh, sp.cosh)
-        if even(m) not in self._symbol:
+        if self._is_due(even(m), order):
             base, root = self._new(even(m)), self._new(odd(m))
             self._square[root] = 1 - base**2 if circular else 1 + base**2
             du = self._slopes_of(m, order)
@@ -264,19 +286,19 @@ class Field:
         return (base, root) if circular else (root, base)
 
     def _tangent(self, m, order):
-        if sp.tanh(m) not in self._symbol:
+        if self._is_due(sp.tanh(m), order):
             t = self._new(sp.tanh(m))
             self._slopes[t] = [(1 - t**2) * s for s in self._slopes_of(m, order)]
         return self._symbol[sp.tanh(m)]
 
     def _exponential(self, m, order):
-        if sp.exp(m) not in self._symbol:
+        if self._is_due(sp.exp(m), order):
             t = self._new(sp.exp(m))
             self._slopes[t] = [t * s for s in self._slopes_of(m, order)]
         return self._symbol[sp.exp(m)]
 
     def _square_root(self, root, radicand, order):
-        if root not in self._symbol:
+        if self._is_due(root, order):
             square = self._translate(radicand, order)
             generator = self._new(root)
             self._square[generator] = square
@@ -287,10 +309,13 @@ class Field:
 
     def _transcendental(self, e, order):
         """Return a new generator with the derivatives that SymPy knows."""
+        recurred = sp.expand_func(e)  # J_2 by J_1 and J_0, for example
+        if recurred != e:
+            return self._translate(recurred, order)
         power = 1
         if e.is_Pow and e.exp.is_Rational:
             power, e = e.exp.p, e.base ** sp.Rational(1, e.exp.q)
-        if e not in self._symbol:
+        if self._is_due(e, order):
             generator = self._new(e)
             if e.is_Pow and not e.exp.free_symbols & set(self.coordinates):
                 base = self._translate(e.base, order)
@@ -303,10 +328,18 @@ class Field:
                 self._slopes[generator] = self._slopes_of(e, order)
         return self._symbol[e] ** power
 
+    def _is_due(self, function, order):
+        """Return whether so many derivatives are still to be found, and note it."""
+        due = self._depth.get(function, -1) < order
+        if due:
+            self._depth[function] = order
+        return due
+
     def _new(self, function):
-        generator = sp.Dummy(f"g{len(self._symbol):03d}")
-        self._symbol[function], self._function[generator] = generator, function
-        return generator
+        if function not in self._symbol:
+            generator = sp.Dummy(f"g{len(self._symbol):03d}")
+            self._symbol[function], self._function[generator] = generator, function
+        return self._symbol[function]
 
     def _slopes_of(self, e, order):
         if not order:
@@ -316,7 +349,11 @@ class Field:
     def _element(self, tree):
         """Return the element that a tree in generators stands for."""
         if not tree.free_symbols & set(self._roots):
-            value = self._field.from_expr(tree)
+            try:
+                value = self._field.from_expr(tree)
+            except ZeroDivisionError:
+                text = "zero has no inverse; an expression divides by a hidden zero"
+                raise ZeroDivisionError(text) from None
             return {0: value} if value else {}
         if tree.is_Symbol:
             return {1 << self._roots.index(tree): self._field.one}
