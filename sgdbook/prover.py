@@ -271,6 +271,10 @@ def _instance(expr, rng):
             window = (3, 4) if symbol in dims else (1, 2) if dims else (3, 5)
             point[symbol] = _draw(symbol, rng, *window)
     value = expr.subs(point)  # free occurrences only: xreplace would touch bound ones
+    value = value.replace(  # SymPy leaves some matrices with one dimension unnamed
+        lambda e: isinstance(e, sp.MatrixSymbol),
+        lambda e: sp.MatrixSymbol(e.name, *(n.subs(point) for n in e.shape)),
+    )
     for head in sorted({f.func for f in value.atoms(AppliedUndef)}, key=str):
         value = value.replace(head, _random_function(value, head, rng)).doit()
     value = write_out(value).doit()
@@ -384,10 +388,14 @@ def is_zero(expr) -> tuple[bool, Witness | None]:
     >>> is_zero(sp.sin(x) ** 2 + sp.cos(x) ** 2 - 1)
     (True, None)
     """
-    for entry in entries(sp.sympify(expr)):
+    expr = sp.sympify(expr)
+    product_rules = isinstance(expr, sp.MatrixExpr) and isinstance(
+        expr.expand().doit(), sp.ZeroMatrix
+    )
+    for entry in entries(expr):
         try:
             witness = find_witness(entry)
-            zero = witness is None and _simplifies_to_zero(entry)
+            zero = witness is None and (product_rules or _simplifies_to_zero(entry))
         except ValueError as error:
             raise UndecidedError(str(error)) from None
         if witness is not None:

@@ -273,6 +273,18 @@ def test_the_centring_matrix():
     assert differs(ones * centring * J - sp.OneMatrix(1, d))
 
 
+def test_push_through():
+    """A nested product, in which SymPy leaves one of two dimensions unnamed."""
+    A, Y = sp.MatrixSymbol("A", N, d), sp.MatrixSymbol("Y", N, N)
+    one, other = sp.Identity(d), sp.Identity(N)
+    left = (one + A.T * A) * (one - A.T * Y * A)
+    right = one + A.T * (other - (other + A * A.T) * Y) * A
+    assert zero(left - right)
+    witness = is_zero(left - right + A.T * A)[1]
+    assert len({str(k) for k in witness.point}) == len(witness.point)
+    assert differs((left - right + A.T * Y * A)[0, 1])
+
+
 def test_explicit_matrices():
     rotation = sp.Matrix([[sp.cos(x), -sp.sin(x)], [sp.sin(x), sp.cos(x)]])
     assert zero(rotation * rotation.T - sp.eye(2))
