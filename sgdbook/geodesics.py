@@ -15,6 +15,8 @@ the tolerances asked for. The derivatives come from torch, on the device of the 
 nothing of size d x d is formed.
 """
 
+from __future__ import annotations
+
 import copy
 from dataclasses import dataclass
 
