@@ -123,6 +123,37 @@ def test_page(browser, address, name, width, scheme):
         pytest.fail("\n".join(wrong), pytrace=False)
 
 
+def test_sliders_change_their_figures(browser, address, html):
+    """Each slider shows another picture at its end, with the keyboard alone."""
+    sliders = 0
+    with context(browser, 390, "light") as window:
+        page = window.new_page()
+        for name in documents():
+            expected = len(parsed(html / f"{name}.html").select("figure.slider"))
+            if not expected:
+                continue
+            page.goto(f"{address}/{name}.html", wait_until="load")
+            figures = page.locator("figure.slider").all()
+            assert len(figures) == expected
+            for figure in figures:
+                picture, bar = figure.locator("img"), figure.locator("input")
+                before = (
+                    picture.get_attribute("src"),
+                    bar.get_attribute("aria-valuetext"),
+                )
+                bar.press("End")
+                after = (
+                    picture.get_attribute("src"),
+                    bar.get_attribute("aria-valuetext"),
+                )
+                assert before[0] != after[0] and before[1] != after[1]
+                assert figure.locator("output").text_content() == after[1]
+                size = picture.evaluate("e => [e.naturalWidth, e.clientWidth]")
+                assert min(size) > 100, f"{name}: a frame is {size} pixels wide"
+                sliders += 1
+    assert sliders
+
+
 def test_claim_cards_are_typeset(browser, address, html):
     """A card whose source has TeX shows formulas, and none is left as source."""
     cards = 0
