@@ -129,7 +129,18 @@ def test_network_and_function_agree():
         ),
     ):
         assert near(one, other, atol=1e-9)
+    assert nets.flatten(problem[0]).isnan().all()  # nor is it touched
     assert float(network.loss(y)) == pytest.approx(float(losses(y).mean()))
+
+
+def test_the_solver_is_handed_on():
+    problem = small()
+    x = nets.flatten(problem[0])
+    for geometry in (
+        DiffusionGeometry.of(*problem, 1.0, solver="cg"),
+        DiffusionGeometry.of_losses(bowl, 1.0, solver="cg"),
+    ):
+        assert geometry.at(x).solver == "cg"
 
 
 def test_motion_against_scipy():
@@ -284,15 +295,25 @@ def test_bad_motion():
 def test_explosions_and_patience():
     with pytest.raises((ArithmeticError, FloatingPointError), match="may explode"):
         flow(lambda x: x**2, tensor(1.0), TIMES)
+    calls = []
+
+    def stiff(x):
+        calls.append(x)
+        return -1e4 * x
+
     with pytest.raises(ArithmeticError, match=r"within 50 evaluations.*of 2"):
-        flow(lambda x: -1e4 * x, tensor(1.0), TIMES, most=50)
+        flow(stiff, tensor(1.0), TIMES, most=50)
+    assert len(calls) == 51  # and the one at the door
 
 
-def test_a_kink_costs_a_geodesic_its_speed():
+@pytest.mark.parametrize("epsilon", [4.0, 1e-3])
+def test_a_kink_costs_a_geodesic_its_speed(epsilon):
+    """Also where it is a little: G jumps from 1 to 1 + epsilon/4."""
+
     def losses(x):
         return torch.cat([torch.relu(x), 0 * x])
 
-    geometry = DiffusionGeometry.of_losses(losses, 4.0)
+    geometry = DiffusionGeometry.of_losses(losses, epsilon)
     with pytest.raises(ArithmeticError, match=r"keep its speed.*went from 1 .*kinks"):
         geometry.geodesic(tensor(-1.0), tensor(1.0), TIMES)
 
