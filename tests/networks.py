@@ -14,6 +14,13 @@ def randn(*shape, seed=0, dtype=F64):
     return torch.randn(*shape, generator=g, dtype=dtype)
 
 
+def wide(n, d=100_000):
+    """Return the losses sin of sums of 50 random weights, and which weights."""
+    generator = torch.Generator().manual_seed(0)
+    index = torch.randint(d, (n, 50), generator=generator)
+    return lambda x: torch.sin(x[index].sum(1)), index
+
+
 def labels(n, classes=3):
     return torch.arange(n) % classes
 

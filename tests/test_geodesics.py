@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
-from networks import F64, near, randn, seeded
+from networks import F64, near, randn, seeded, wide
 from scipy.integrate import solve_ivp
 from torch.func import hessian, jacfwd
 from torch.nn.functional import cross_entropy
@@ -185,13 +185,8 @@ def test_time_may_start_anywhere():
 
 def test_a_hundred_thousand_weights():
     """Nothing of size d x d: that would be 80 GB."""
-    n, d = 100, 100_000
-    generator = torch.Generator().manual_seed(0)
-    index = torch.randint(d, (n, 50), generator=generator)
-
-    def losses(x):
-        return torch.sin(x[index].sum(1))
-
+    d = 100_000
+    losses, _ = wide(100, d)
     x, v = randn(d) / 7, randn(d, seed=1) / 30
     geometry = DiffusionGeometry.of_losses(losses, 1.0)
     times = tensor(0.0, 0.4)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from networks import F64, case, conv, covariance, loop, mlp, near, randn, seeded
+from networks import F64, case, conv, covariance, loop, mlp, near, randn, seeded, wide
 from torch import nn
 from torch.func import jacfwd
 from torch.nn.functional import cross_entropy, mse_loss
@@ -276,12 +276,7 @@ def test_networks_of_other_kinds(make):
 def test_a_hundred_thousand_weights():
     """Products with J by derivatives; J itself would take 1.5 GB."""
     n, d = 2000, 100_000
-    generator = torch.Generator().manual_seed(0)
-    index = torch.randint(d, (n, 50), generator=generator)
-
-    def losses(x):
-        return torch.sin(x[index].sum(1))
-
+    losses, index = wide(n, d)
     x, v = randn(d) / 7, randn(d, seed=1) / 300
     g = DiffusionMetric.of_losses(losses, x, 0.5)
     found = g.christoffel(v)
