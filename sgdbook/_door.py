@@ -68,6 +68,71 @@ def require_floating_tensor(value, name):
         )
 
 
+def require_finite(value, name):
+    """Stop where an entry of the tensor is not finite."""
+    if not bool(value.isfinite().all()):
+        raise ValueError(
+            f"{name} must be finite; {int((~value.isfinite()).sum())} of "
+            f"{value.numel()} entries are not. Look where they were computed."
+        )
+
+
+def require_square(value, name):
+    """Stop where the value is no finite square matrix."""
+    require_floating_tensor(value, name)
+    if value.ndim != 2 or value.shape[0] != value.shape[1] or not len(value):
+        raise ValueError(
+            f"{name} must be a square matrix; got shape {tuple(value.shape)}. Pass "
+            "(d, d); [[h]] for d = 1."
+        )
+    require_finite(value, name)
+
+
+def require_symmetric(value, name):
+    """Stop where a matrix, or one of many, differs from its transpose."""
+    worst = float((value - value.mT).abs().max())
+    if worst > 1e-10 * float(value.abs().max()):
+        raise ValueError(
+            f"{name} must be symmetric; entries differ by {worst:.3g} from those "
+            "across the diagonal. Take (M + M.mT) / 2 if that is rounding."
+        )
+
+
+def require_covariance(value, name, like, batch=False):
+    """Stop where the value is no covariance of the size, dtype and device of like.
+
+    With batch it may be many, of shape (..., d, d).
+    """
+    require_floating_tensor(value, name)
+    shape, d = tuple(value.shape), len(like)
+    fits = shape[-2:] == (d, d) and (batch or len(shape) == 2)
+    if not fits or (value.dtype, value.device) != (like.dtype, like.device):
+        raise ValueError(
+            f"{name} must be {like.dtype} on {like.device} of shape ({d}, {d}); got "
+            f"{value.dtype} on {value.device}, {shape}. Make both alike."
+        )
+    require_finite(value, name)
+    require_symmetric(value, name)
+    values = torch.linalg.eigvalsh(value)
+    least, most = float(values.min()), float(values.abs().max())
+    if least < -1e-10 * most:
+        raise ValueError(
+            f"{name} must have no negative eigenvalue; the smallest is {least:.6g}. "
+            "It is a covariance."
+        )
+
+
+def require_vector(value, name, like):
+    """Stop where the value is no finite vector of the length and dtype of like."""
+    require_floating_tensor(value, name)
+    if value.shape != (len(like),) or value.dtype != like.dtype:
+        raise ValueError(
+            f"{name} must be {like.dtype} of shape ({len(like)},); got {value.dtype} "
+            f"{tuple(value.shape)}. One number for each coordinate."
+        )
+    require_finite(value, name)
+
+
 def require_agreement(model, inputs):
     """Stop where the inputs are not of the model's dtype and on its device."""
     for name, p in model.named_parameters():
