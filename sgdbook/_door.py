@@ -1,12 +1,13 @@
 """The door: checks of arguments that several rooms share, each with one clear error.
 
 Every function stops with what was expected, what came and what to do; or returns
-nothing.
+nothing, but for `real_numbers`.
 """
 
 import math
 from numbers import Integral, Real
 
+import numpy as np
 import psutil
 import torch
 
@@ -169,3 +170,28 @@ def require_generator(generator, tensor, name):
             f"generator lives on {generator.device}, {name} on {tensor.device}. Make "
             "both on one device."
         )
+
+
+def real_numbers(values, name, shape=None):
+    """Return finite float64 numbers as a vector."""
+    if not isinstance(values, torch.Tensor):
+        values = np.asarray(values)
+        if values.dtype.kind not in "fiu":
+            raise TypeError(
+                f"{name} must be a tensor or an array of real numbers; got "
+                f"{type(values).__name__} of {values.dtype}. Convert it."
+            )
+    found = torch.as_tensor(values).detach()
+    if found.is_complex() or (shape and found.ndim != 1) or not found.numel():
+        raise ValueError(
+            f"{name} must be real numbers of shape {shape or '(n,), or any other'}, at "
+            f"least one; got {found.dtype} of shape {tuple(found.shape)}."
+        )
+    found = found.to(torch.float64).flatten()
+    bad = (~found.isfinite()).sum().item()
+    if bad:
+        raise ValueError(
+            f"{name} must be finite; {bad} of {len(found)} are not. Look for NaN or "
+            "infinity."
+        )
+    return found
