@@ -18,13 +18,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 
 from sgdbook import _door
+from sgdbook._panels import (
+    RUNNING,
+    WEIGHTS,
+    doubled,
+    points,
+    refined,
+    resolved,
+    running_log,
+)
 
-NODES = 20
-PANELS = 200_000
 KINDS = ("absorbing", "reflecting", "natural")
 
 
@@ -104,9 +110,7 @@ def first_passage_time(process, start, *, left, right, moments=1):
     edges = _panels(coefficients, start, (left_kind, low), (right_kind, high))
     kinds = left_kind, right_kind
     coarse = _moments(coefficients, edges, start, kinds, moments)
-    middles = (edges[:-1] + edges[1:]) / 2
-    edges = torch.cat([edges, middles]).sort().values
-    fine = _moments(coefficients, edges, start, kinds, moments)
+    fine = _moments(coefficients, doubled(edges), start, kinds, moments)
     error = abs(math.expm1(fine[0] - coarse[0]))
     if not error < 1e-10:
         raise ArithmeticError(
@@ -138,41 +142,6 @@ class _Coefficients:
         return (-drift / D).reshape(x.shape), D.log().reshape(x.shape)
 
 
-def _gauss():
-    """Return nodes, weights, values -> coefficients, values -> running integrals."""
-    nodes, weights = np.polynomial.legendre.leggauss(NODES)
-    vander = np.polynomial.legendre.legvander(nodes, NODES)
-    to_series = np.linalg.inv(vander[:, :NODES])
-    n = np.arange(1, NODES)
-    running = np.empty((NODES, NODES))
-    running[:, 0] = nodes + 1
-    running[:, 1:] = (vander[:, 2:] - vander[:, :-2]) / (2 * n + 1)
-    return [
-        torch.as_tensor(m, dtype=torch.float64)
-        for m in (nodes, weights, to_series, running @ to_series)
-    ]
-
-
-_NODES, _WEIGHTS, _SERIES, _RUNNING = _gauss()
-
-
-def _points(edges):
-    """Return nodes (panels, NODES) and half widths (panels, 1)."""
-    half = (edges[1:] - edges[:-1])[:, None] / 2
-    return edges[:-1, None] + half * (1 + _NODES), half
-
-
-def _resolved(coefficients, edges):
-    """Say for which panels both coefficients are polynomials and psi varies little."""
-    x, half = _points(edges)
-    slope, log_D = coefficients(x)
-    fine = torch.ones(len(x), dtype=torch.bool)
-    for values in (slope * half, log_D):
-        tail = (values @ _SERIES.T)[:, -3:].abs().amax(1)
-        fine &= tail <= 1e-13 * (1 + values.abs().amax(1))
-    return fine & ((slope * half).abs().amax(1) <= 6)
-
-
 def _panels(coefficients, start, left, right):
     """Return panel edges, the start among them."""
     pieces = []
@@ -183,14 +152,8 @@ def _panels(coefficients, start, left, right):
             edges = torch.tensor([start, end], dtype=torch.float64)
         pieces.append(edges.sort().values)
     edges = torch.cat([pieces[0], pieces[1][1:]])
-    while not bool((done := _resolved(coefficients, edges)).all()):
-        middles = (edges[:-1] + edges[1:])[~done] / 2
-        edges = torch.cat([edges, middles]).sort().values
-        if len(edges) > PANELS:
-            raise ArithmeticError(
-                f"drift and diffusion are not resolved by {PANELS:,} panels. Look for "
-                "kinks or jumps inside the interval."
-            )
+    while not bool((done := resolved(coefficients, edges)).all()):
+        edges = refined(edges, ~done)
     return edges
 
 
@@ -222,10 +185,10 @@ def _march(coefficients, start, end, side):
 
 def _moments(coefficients, edges, start, kinds, number):
     """Return the logarithms of the first moments at the start."""
-    x, half = _points(edges)
+    x, half = points(edges)
     slope, log_D = coefficients(x)
-    rise = half[:, 0] * (slope @ _WEIGHTS)
-    psi = (rise.cumsum(0) - rise)[:, None] + half * (slope @ _RUNNING.T)
+    rise = half[:, 0] * (slope @ WEIGHTS)
+    psi = (rise.cumsum(0) - rise)[:, None] + half * (slope @ RUNNING.T)
     at_start = int((edges - start).abs().argmin())
     log_T = torch.zeros_like(x)
     result = []
@@ -239,39 +202,21 @@ def _moments(coefficients, edges, start, kinds, number):
 def _step(source, scale, half, at_start, kinds):
     """Solve once; return the log of the solution at the nodes and at the start."""
     if kinds[0] != "absorbing":
-        inner, _ = _running_log(source, half)
-        outer, edge = _running_log(scale + inner, half, backwards=True)
+        inner, _ = running_log(source, half)
+        outer, edge = running_log(scale + inner, half, backwards=True)
         return outer, float(edge[at_start])
     if kinds[1] != "absorbing":
-        inner, _ = _running_log(source, half, backwards=True)
-        outer, edge = _running_log(scale + inner, half)
+        inner, _ = running_log(source, half, backwards=True)
+        outer, edge = running_log(scale + inner, half)
         return outer, float(edge[at_start])
-    below, below_edge = _running_log(scale, half)
-    above, above_edge = _running_log(scale, half, backwards=True)
+    below, below_edge = running_log(scale, half)
+    above, above_edge = running_log(scale, half, backwards=True)
     whole = below_edge[-1]
-    from_left, left_edge = _running_log(source + below, half)
-    from_right, right_edge = _running_log(source + above, half, backwards=True)
+    from_left, left_edge = running_log(source + below, half)
+    from_right, right_edge = running_log(source + above, half, backwards=True)
     values = torch.logaddexp(above + from_left, below + from_right) - whole
     edge = torch.logaddexp(above_edge + left_edge, below_edge + right_edge) - whole
     return values, float(edge[at_start])
-
-
-def _running_log(log_f, half, backwards=False):
-    """Return log of the integral of exp(log_f) up to (or from) nodes and edges."""
-    top = log_f.amax(1, keepdim=True)
-    f = (log_f - top).exp()
-    whole = half * (f @ _WEIGHTS)[:, None]
-    part = half * (f @ _RUNNING.T)
-    if backwards:
-        part = whole - part
-    part = part.clamp(min=0).log() + top
-    whole = (whole.log() + top)[:, 0]
-    none = whole.new_full((1,), -math.inf)
-    if backwards:
-        edge = torch.cat([whole.flip(0).logcumsumexp(0).flip(0), none])
-        return torch.logaddexp(edge[1:, None], part), edge
-    edge = torch.cat([none, whole.logcumsumexp(0)])
-    return torch.logaddexp(edge[:-1, None], part), edge
 
 
 def _ends(process, start, left, right):

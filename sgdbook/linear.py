@@ -13,7 +13,7 @@ import torch
 from scipy.sparse.linalg import eigs
 
 from sgdbook import _door
-from sgdbook.ornstein_uhlenbeck import OrnsteinUhlenbeck, rotated  # noqa: F401
+from sgdbook.ornstein_uhlenbeck import rotated
 
 _LARGEST = 60  # d with random Hessians: d**2 x d**2 numbers are solved
 

@@ -16,7 +16,6 @@ import torch
 from scipy import special
 
 from sgdbook import _door
-from sgdbook.kesten import batch_law, kesten_index, log_moment  # noqa: F401
 
 _SERIES = {1: -1 / 4, 3: 1 / 24, 5: -1 / 20, 7: 17 / 112, 9: -31 / 36}
 
