@@ -477,8 +477,8 @@ def execute_all(
 ) -> bool:
     """Execute the chapters that need it, ``jobs`` at a time, one line a chapter.
 
-    Each runs in a process of its own.  Where two run side by side, each keeps to one
-    thread.
+    Each runs in a process of its own and keeps to one thread, unless OMP_NUM_THREADS
+    says otherwise: small tensors gain nothing from more.
 
     Returns
     -------
@@ -493,9 +493,7 @@ def execute_all(
             missing.append(chapter)
         else:
             print(f"{chapter.name}: cached", flush=True)
-    environment = {**os.environ, "SGDBOOK_SEED": str(seed)}
-    if len(missing) > 1:
-        environment["OMP_NUM_THREADS"] = "1"
+    environment = {"OMP_NUM_THREADS": "1", **os.environ, "SGDBOOK_SEED": str(seed)}
 
     def run(chapter: Chapter) -> bool:
         command = [sys.executable, "-m", "tools.chapters", "--here", chapter.name]
