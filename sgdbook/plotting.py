@@ -6,6 +6,7 @@ import base64
 import html
 import io
 import json
+import re
 from itertools import count
 
 import matplotlib as mpl
@@ -129,7 +130,7 @@ class Slider:
     def _repr_html_(self):
         """Return the figure as HTML that needs nothing from outside the page."""
         name = f"slider-{next(_numbers)}"
-        sources = json.dumps(["data:image/svg+xml;base64," + f for f in self.frames])
+        others = json.dumps(["data:image/svg+xml;base64," + f for f in self.frames[1:]])
         values = json.dumps(self.values, ensure_ascii=False)
         label, alt = html.escape(self.label), html.escape(self.alt)
         return f"""<figure class="slider" id="{name}">
@@ -139,10 +140,10 @@ class Slider:
 <figcaption>{html.escape(self.caption)}</figcaption>
 <script>(() => {{
   const figure = document.getElementById("{name}");
-  const sources = {sources}, values = {values};
-  const input = figure.querySelector("input");
+  const input = figure.querySelector("input"), picture = figure.querySelector("img");
+  const sources = [picture.src, ...{others}], values = {values};
   const show = () => {{
-    figure.querySelector("img").src = sources[input.value];
+    picture.src = sources[input.value];
     figure.querySelector("output").textContent = values[input.value];
     input.setAttribute("aria-valuetext", values[input.value]);
   }};
@@ -205,6 +206,12 @@ def slider(values, draw, *, label, alt, caption):
         figure, file = draw(value), io.BytesIO()
         figure.savefig(file, format="svg", metadata={"Date": None})
         plt.close(figure)
-        frames.append(base64.b64encode(file.getvalue()).decode())
+        svg = re.sub(rb' d="[^"]*"', _shortened, file.getvalue())
+        frames.append(base64.b64encode(svg).decode())
     shown = [f"{v:.3g}" if isinstance(v, float) else str(v) for v in values]
     return Slider(shown, frames, label, alt, caption)
+
+
+def _shortened(path):
+    """Return a path of an SVG with its coordinates cut to hundredths of a point."""
+    return re.sub(rb"(\.\d\d)\d+", rb"\1", path[0])

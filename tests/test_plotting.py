@@ -61,13 +61,16 @@ def test_slider_holds_its_frames():
     shown = plotting.slider([1.0, 2.5, 1 / 3], draw, **texts)
     assert plt.get_fignums() == open_before
     page = shown._repr_html_()
-    sources = json.loads(re.search(r"const sources = (\[.*?\])", page)[1])
+    others = json.loads(re.search(r"sources = \[picture.src, \.\.\.(\[.*?\])", page)[1])
+    sources = [re.search('<img .* src="(.*?)"', page)[1], *others]
     assert len(set(sources)) == 3
     for source in sources:
         kind, data = source.split(",")
         assert kind == "data:image/svg+xml;base64"
         frame = base64.b64decode(data)
         assert b"<svg" in frame and b"<dc:date>" not in frame  # builds are equal
+        path = re.search(rb' d="M ([^"]*)"', frame)[1]
+        assert re.search(rb"\.\d", path) and not re.search(rb"\.\d\d\d", path)
     assert json.loads(re.search(r"values = (\[.*?\])", page)[1]) == [
         "1",
         "2.5",
