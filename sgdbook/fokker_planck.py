@@ -108,6 +108,9 @@ class FokkerPlanck:
     def stationary(self):
         """Return the stationary density, of mass 1.
 
+        In one dimension with ends that do not wrap round it is exp(∫ a/D) / D by
+        quadrature, and so no independent test of that formula: use paths for one.
+
         Raises
         ------
         ValueError
