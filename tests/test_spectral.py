@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import mpmath as mp
 import numpy as np
 import pytest
 import torch
@@ -155,6 +156,45 @@ def test_three_conventions(place, convention):
     )
     found = spectrum(process, sinc(-22, 22, 120), 3)
     close(found, -torch.arange(3.0).double(), rtol=0, atol=1e-7)
+
+
+def tilted_gap(T, size=70):
+    """Gap of U = x⁴/4 − x²/2 + x/5, by oscillator states with 30 digits."""
+    with mp.workdps(30):
+        x = mp.matrix(size + 8)
+        for n in range(size + 7):
+            x[n, n + 1] = x[n + 1, n] = mp.sqrt(mp.mpf(n + 1) / 6)  # frequency 3
+        slope = x**3 - x + mp.eye(size + 8) / 5
+        bend = 3 * x**2 - mp.eye(size + 8)
+        H = slope**2 / (4 * T) - bend / 2
+        for n in range(size + 8):  # T p², from the oscillator's own energy
+            H[n, n] += T * 6 * (n + mp.mpf(1) / 2)
+        H -= T * 9 * x**2
+        levels = mp.eigsy(H[:size, :size], eigvals_only=True)
+        assert abs(levels[0]) < 1e-11  # it is 0, but for the basis
+        return float(levels[1])
+
+
+def test_gap_against_thirty_digits():
+    """Of a tilted well, and of three with noise that depends on the place."""
+    T = 0.3
+
+    def slope(z):
+        return z**3 - z + 0.2
+
+    plain = Process(lambda z: -slope(z), math.sqrt(2 * T), dimension=1)
+    truth = tilted_gap(mp.mpf(3) / 10)
+    found = -float(spectrum(plain, sinc(-3.6, 3.6, 90), 2)[1])
+    assert found == pytest.approx(truth, rel=1e-9)
+    for place, convention in enumerate(CONVENTIONS):  # x = sinh z
+        process = Process(
+            lambda x, k=place: -slope(x.asinh()) * (1 + x**2).sqrt() + (1 - k) * T * x,
+            lambda x: (2 * T * (1 + x**2)).sqrt()[..., None],
+            dimension=1,
+            convention=convention,
+        )
+        found = -float(spectrum(process, sinc(-14, 14, 260), 2)[1])
+        assert found == pytest.approx(truth, rel=1e-8), convention
 
 
 def test_the_two_rooms_agree():
