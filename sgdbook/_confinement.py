@@ -55,6 +55,7 @@ class Confinement:
                 f"sde must be one-dimensional; got {len(sde.variables)} variables. In "
                 "more dimensions there may be no density without flux."
             )
+        self.exponents = cache(self._exponents)
         self.kinds, self.ends = zip(*map(_end, NAMES, (left, right)), strict=True)
         low, high = self.ends
         if not low < high:
@@ -232,8 +233,7 @@ class Confinement:
             lambda e: e.is_Add and e.has(Y) and e.is_polynomial(Y), sp.factor
         )
 
-    @cache  # noqa: B019
-    def exponents(self, side):
+    def _exponents(self, side):
         """Return L and a function for M at a natural end."""
         finite = self.ends[side].is_finite
         base = self.ends[side] if finite else sp.Integer(0)
@@ -286,13 +286,7 @@ class Confinement:
 
 def _end(name, end):
     """Check one end and return kind and exact place."""
-    if not isinstance(end, tuple | list) or len(end) != 2:
-        raise ValueError(
-            f"the {name} end must be a kind and a place; got {end!r}. Pass for "
-            'instance ("natural", math.inf) or ("reflecting", 1.0).'
-        )
-    kind, place = end
-    _door.require_one_of(kind, KINDS, f"kind of the {name} end", "Choose one.")
+    kind, place = _door.end_of(name, end, KINDS)
     place = sp.sympify(place)
     infinite = place in (sp.oo, -sp.oo) or place == math.inf or place == -math.inf
     if infinite and kind == "natural" and (place > 0) == (name == "right"):

@@ -1,7 +1,7 @@
 """The door: checks of arguments that several rooms share, each with one clear error.
 
 Every function stops with what was expected, what came and what to do; or returns
-nothing, but for `real_numbers`.
+nothing, but for `end_of` and `real_numbers`.
 """
 
 import math
@@ -39,6 +39,26 @@ def require_one_of(value, choices, name, hint):
         raise ValueError(
             f"{name} must be one of {', '.join(choices)}; got {value!r}. {hint}"
         )
+
+
+def require_rate(rate):
+    """Stop where a learning rate is not a positive number."""
+    require_number(rate, "learning_rate", positive=True, hint="Start with 0.1.")
+
+
+def end_of(name, end, kinds):
+    """Return kind and place of an end, where it is a pair of a known kind and a place.
+
+    The place itself is not looked at.
+    """
+    if not isinstance(end, tuple | list) or len(end) != 2:
+        raise ValueError(
+            f"the {name} end must be a kind and a place; got {end!r}. Pass for "
+            f'instance ("natural", math.inf) or ("{kinds[-1]}", 1.0).'
+        )
+    kind, place = end
+    require_one_of(kind, kinds, f"kind of the {name} end", "Choose one.")
+    return kind, place
 
 
 def require_process(process):

@@ -31,7 +31,7 @@ from sgdbook._panels import (
     running_log,
 )
 
-KINDS = ("absorbing", "reflecting", "natural")
+KINDS = ("natural", "reflecting", "absorbing")
 
 
 @dataclass(frozen=True)
@@ -230,13 +230,7 @@ def _ends(process, start, left, right):
         raise ValueError(f"start must be finite; got {start!r}.")
     ends = []
     for name, end in {"left": left, "right": right}.items():
-        if not isinstance(end, tuple | list) or len(end) != 2:
-            raise ValueError(
-                f"the {name} end must be a kind and a place; got {end!r}. Pass "
-                'for instance ("natural", math.inf) or ("absorbing", 1.0).'
-            )
-        kind, place = end
-        _door.require_one_of(kind, KINDS, f"kind of the {name} end", "Choose one.")
+        kind, place = _door.end_of(name, end, KINDS)
         place = float(place)
         if math.isnan(place) or (math.isinf(place) and kind != "natural"):
             raise ValueError(

@@ -75,7 +75,7 @@ class LinearSGD:
         _door.require_square(hessian, "hessian")
         _door.require_symmetric(hessian, "hessian")
         _door.require_covariance(covariance, "covariance", hessian)
-        _require_rate(learning_rate)
+        _door.require_rate(learning_rate)
         return cls(
             hessian, hessian.new_zeros(len(hessian)), covariance, None, 1, learning_rate
         )
@@ -126,7 +126,7 @@ class LinearSGD:
                 f"{gradients.dtype} {tuple(gradients.shape)}. One row for each sample."
             )
         _door.require_finite(gradients, "gradients")
-        _require_rate(learning_rate)
+        _door.require_rate(learning_rate)
         _door.require_positive_integer(batch_size, "batch_size")
         if batch_size > N:
             raise ValueError(
@@ -247,9 +247,3 @@ class LinearSGD:
         if discrete:
             out -= self.learning_rate * torch.kron(H, H)
         return out
-
-
-def _require_rate(learning_rate):
-    _door.require_number(
-        learning_rate, "learning_rate", positive=True, hint="A usual one is 0.01."
-    )

@@ -95,7 +95,7 @@ class SGD:
             )
         _door.require_one_of(sampling, SAMPLINGS, "sampling", "Choose one of these.")
         if not callable(learning_rate):
-            _require_rate(learning_rate)
+            _door.require_rate(learning_rate)
         self.gradient, self.samples = gradient, samples
         self.learning_rate, self.batch_size = learning_rate, batch_size
         self.sampling, self.dimension = sampling, dimension
@@ -307,7 +307,7 @@ class SGD:
         rate = self.learning_rate
         if callable(rate):
             rate = rate(k)
-            _require_rate(rate)
+            _door.require_rate(rate)
         return rate
 
     def slope(self, x, batch):
@@ -326,10 +326,6 @@ class SGD:
                 f"{slope.dtype} on {slope.device}. Make data and start alike."
             )
         return slope
-
-
-def _require_rate(rate):
-    _door.require_number(rate, "learning_rate", positive=True, hint="Start with 0.1.")
 
 
 def _admit(data):
